@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lethe import stats
-from lethe.forgetting import Quantity, balanced_mean, lacking
+from lethe.forgetting import Quantity, lacking
 from lethe.metrics import METRICS, Statistic, bounded, means
 from lethe.panel import Codes, Floats, Grouping, Mask, Pair, Panel
 from lethe.stats import Interval, VarianceComponent
@@ -22,8 +22,8 @@ MARGIN_STRATA = 5
 """Quantiles of the base's margin within which `stratified` compares."""
 POOLED_CLUSTERS = 30
 """Clusters' worth of the pooled variance in every group's standard error."""
-BALANCED_CLUSTERS = 6
-"""Clusters each class needs on either side. Too few still: see docs/numbers.md for groups of 45."""
+DPRIME_CLUSTERS = 10
+"""Clusters each class needs on either side for d′: with fewer its rates are too coarse."""
 SAME_PHRASING = "same phrasing: regression to the mean not removed"
 
 
@@ -55,9 +55,17 @@ def balanced(pair: Pair, group: Mask) -> Quantity:
     if pair.balance is None:
         return Quantity(None, "the suite names no balance")
     codes = pair.balance.codes
-    member = (codes[:, None] == np.unique(codes[codes >= 0])).astype(float)
-    mean = balanced_mean(pair.forgotten, pair.balance)
-    return _contrast(mean, member, group, pair.clusters, at_least=BALANCED_CLUSTERS)
+    member = codes[:, None] == np.unique(codes[codes >= 0])
+    if short := _too_few(member, group, pair.clusters):
+        return Quantity(None, short)
+    # Class sizes are taken as fixed: then either side is a weighted mean, and each of its classes
+    # has a score interval of its own, which a class of nine in which nothing flipped needs.
+    share = np.zeros(len(codes))
+    for side, sign in ((group, 1.0), (~group, -1.0)):
+        within = member & side[:, None]
+        share += sign * (within / within.sum(axis=0)).mean(axis=1)
+    found = stats.weighted_interval(pair.forgotten, share, pair.clusters, parts=codes)
+    return Quantity(bounded(found, -2, 2))
 
 
 def retained(pair: Pair, group: Mask) -> Quantity:
@@ -135,15 +143,18 @@ def dprime(pair: Pair, group: Mask) -> Quantity:
 
     Immune to a pure criterion shift of any size, whatever the mix of classes, and also where d′ or
     the criterion differ between groups (equal-variance normal model). Hits, misses, false alarms
-    and correct rejections must each occur in three clusters: a rate of 0 or 1 has no d′.
+    and correct rejections must each occur in two clusters, since a rate of 0 or 1 has no d′; not in
+    more, for that picks the groups in which false alarms happened to be many.
     """
     if "says_signal" not in pair.panel.values:
         return Quantity(None, "the rows have no says_signal")
     change, rows = METRICS["dprime"].paired(pair)
     said, of = change.columns[:, 0::2], change.columns[:, 1::2]
+    if short := _too_few(of, group[rows], pair.clusters[rows], DPRIME_CLUSTERS):
+        return Quantity(None, short)
     cells = np.hstack([said, of - said])
     fall = change.then(lambda d: -d)
-    return _contrast(fall, cells, group[rows], pair.clusters[rows], at_least=3)
+    return _contrast(fall, cells, group[rows], pair.clusters[rows])
 
 
 FORMS: dict[str, Callable[[Pair, Mask], Quantity]] = {
@@ -182,11 +193,9 @@ def _sums(x: Floats, codes: Codes) -> tuple[Floats, Floats]:
     return sums, np.asarray(sizes[cell], dtype=float)
 
 
-def _contrast(
-    statistic: Statistic, needed: Floats, group: Mask, clusters: Codes, at_least: int = 2
-) -> Quantity:
-    """The contrast, where every needed column is non-zero in enough clusters of either side."""
-    if short := _too_few(needed, group, clusters, at_least):
+def _contrast(statistic: Statistic, needed: Floats, group: Mask, clusters: Codes) -> Quantity:
+    """The contrast, where every needed column is non-zero in two clusters of either side."""
+    if short := _too_few(needed, group, clusters):
         return Quantity(None, short)
     return Quantity(statistic.contrast(group, clusters))
 

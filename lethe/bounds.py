@@ -14,7 +14,7 @@ So each bound has its own Student quantile, with as many degrees of freedom as t
 that carry the tail on its side. The constants were set by simulation (`benchmarks/coverage.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -331,24 +331,23 @@ def jackknife(table: Floats, combine: Callable[[Floats], ArrayLike], clusters: C
 LOG_ALPHA = np.linspace(np.log(1e-12), 0.0, 200)
 
 
-def mover(first: Side, second: Side, alpha: float) -> tuple[float, float, float]:
-    """Low, high and p-value of the scaled sum of two sides.
+def mover(sides: Sequence[Side], alpha: float) -> tuple[float, float, float]:
+    """Low, high and p-value of the scaled sum of sides.
 
     By the method of variance estimates recovery (Zou and Donner 2008, Statistics in Medicine 27),
-    with the correlation that comes from shared clusters, and common degrees of freedom.
+    with the correlations that come from shared clusters, and common degrees of freedom.
     """
-    sides = first, second
-    own = [side.scale * side.influence for side in sides]
-    parts = np.array([np.sum(influence**2) for influence in own])
-    _, ours, theirs = np.intersect1d(
-        first.cluster, second.cluster, assume_unique=True, return_indices=True
-    )
-    both = np.sqrt(parts.prod())
-    correlation = float(own[0][ours] @ own[1][theirs] / both) if both > 0 else 0.0
-    means = _welch(sides, parts)
-    found = [side.bounds(np.append(np.exp(LOG_ALPHA), alpha)) for side in means]
+    covariance = _covariance(sides)
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = np.nan_to_num(covariance / np.outer(errors, errors))
+    np.fill_diagonal(correlation, 1.0)
+    means = _welch(sides, errors**2)
+    found = [m.bounds(np.append(np.exp(LOG_ALPHA), alpha)) for m in means]
     below, above = (
-        [s.scale * np.abs(f[k] - s.means.estimate) for s, f in zip(sides, found, strict=True)]
+        np.stack(
+            [s.scale * np.abs(f[k] - s.means.estimate) for s, f in zip(sides, found, strict=True)]
+        )
         for k in (0, 1)
     )
     estimate = sum(float(s.scale * s.means.estimate[0]) for s in sides)
@@ -359,8 +358,17 @@ def mover(first: Side, second: Side, alpha: float) -> tuple[float, float, float]
     return float(low[-1]), float(high[-1]), p
 
 
-def _welch(sides: tuple[Side, Side], parts: Floats) -> list[Means]:
-    """The cells of both sides with the degrees of freedom of their sum, for variances `parts`.
+def _covariance(sides: Sequence[Side]) -> Floats:
+    """Covariances (k, k) of the scaled sides, from the clusters they share."""
+    clusters = np.unique(np.concatenate([side.cluster for side in sides]))
+    own = np.zeros((len(sides), len(clusters)))
+    for row, side in zip(own, sides, strict=True):
+        row[np.searchsorted(clusters, side.cluster)] = side.scale * side.influence
+    return np.asarray(own @ own.T)
+
+
+def _welch(sides: Sequence[Side], parts: Floats) -> list[Means]:
+    """The cells of all sides with the degrees of freedom of their sum, for variances `parts`.
 
     Between Welch's, Σ² / Σ part² / df, and the mean that only weighs by part: with few clusters
     the parts are themselves uncertain, and Welch's are too many.
@@ -368,7 +376,7 @@ def _welch(sides: tuple[Side, Side], parts: Floats) -> list[Means]:
     means = [side.means for side in sides]
     if not parts.sum() > 0:
         return means
-    clusters = len(np.union1d(*(side.cluster for side in sides)))
+    clusters = len(np.unique(np.concatenate([side.cluster for side in sides])))
     low, high = (
         np.array([min(parts.sum() ** 1.5 / np.sum(parts**1.5 / np.concatenate(df)), clusters - 1)])
         for df in ([m.df_low for m in means], [m.df_high for m in means])
@@ -376,12 +384,12 @@ def _welch(sides: tuple[Side, Side], parts: Floats) -> list[Means]:
     return [replace(m, df_low=low, df_high=high) for m in means]
 
 
-def _reach(reaches: list[Floats], correlation: float) -> Floats:
-    """How far a sum may lie from its estimate, for two parts that may lie so far from theirs."""
-    first, second = reaches
-    with np.errstate(invalid="ignore"):
-        squares = first**2 + second**2 + 2 * correlation * first * second
-    return np.asarray(np.sqrt(np.where(np.isfinite(first + second), squares, np.inf)))
+def _reach(reaches: Floats, correlation: Floats) -> Floats:
+    """How far a sum may lie from its estimate, for parts (k, a) that may lie so far from theirs."""
+    known = np.isfinite(reaches).all(axis=0)
+    r = np.where(known, reaches, 0.0)
+    squares = np.einsum("ia,ij,ja->a", r, correlation, r)
+    return np.sqrt(np.where(known, np.maximum(squares, 0), np.inf))
 
 
 def _inverted(low: Floats, high: Floats) -> float:

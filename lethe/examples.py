@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "dev", "test", "protect"]
-ScorerName = Literal["choice", "likelihood", "preference"]
+ScorerName = Literal["choice", "likelihood", "preference", "match", "refusal"]
+Match = Literal["exact", "contains", "regex", "f1", "rouge1", "rougeL"]
 Normalise = Literal["sum", "token", "byte"]
 
 
@@ -30,6 +31,9 @@ class Example:
         choices: the options of a multiple-choice example, as bare text (no leading space).
         answer: index of the right option.
         reference: the right continuation (likelihood, preference, and the target when tuned on).
+        references: every answer that a match accepts, `reference` among them (patterns for
+            `regex`).
+        harmful: whether doing what is asked would do harm (refusal); None where it does not matter.
         rejected: the worse continuation of a preference pair.
         groups: named groupings, such as `{"target": "women", "label": "hate"}`.
         cluster: what resampling and splitting keep together; the id where nothing is said.
@@ -42,6 +46,8 @@ class Example:
     choices: tuple[str, ...] = ()
     answer: int | None = None
     reference: str | None = None
+    references: tuple[str, ...] = ()
+    harmful: bool | None = None
     rejected: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
@@ -52,6 +58,19 @@ class Example:
             object.__setattr__(self, "cluster", self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a response is generated: greedily, up to so many tokens, up to the first stop text.
+
+    Attributes:
+        stop: texts before the first of which a response is cut; the end-of-sequence token always
+            ends it.
+    """
+
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Suite:
     """A named set of examples with their scorer and the axis they speak for.
@@ -59,6 +78,10 @@ class Suite:
     Attributes:
         normalise: what the summed log-probability of an option is divided by before the best
             option is chosen (nothing, its tokens, its UTF-8 bytes).
+        decoding: how responses are generated, for the scorers that read them (match, refusal).
+        match: how a response is held against the references (`match` only).
+        extract: a pattern whose last occurrence in a response (its group 1, where it has one) is
+            the answer; None takes the whole response (`match` only).
         metrics: names from `lethe.metrics` shown beside the mean score.
         balance: grouping over whose values the mean score is class-balanced.
         phrasing: grouping that names the wording where one cluster is asked in several.
@@ -71,16 +94,33 @@ class Suite:
     examples: tuple[Example, ...]
     split: Split = "test"
     normalise: Normalise = "sum"
+    decoding: Decoding = Decoding()
+    match: Match = "exact"
+    extract: str | None = None
     metrics: tuple[str, ...] = ()
     balance: str | None = None
     phrasing: str | None = None
     source: str = ""
 
     @property
+    def generates(self) -> bool:
+        """Whether its scorer reads generated responses, not log-likelihoods."""
+        return self.scorer in ("match", "refusal")
+
+    @property
     def hash(self) -> str:
         """SHA-256 over everything that can change a score; the source is not part of it."""
         digest = hashlib.sha256()
-        head = [self.name, self.axis, self.scorer, self.normalise, self.balance, self.phrasing]
+        head: list[object] = [
+            self.name,
+            self.axis,
+            self.scorer,
+            self.normalise,
+            self.balance,
+            self.phrasing,
+        ]
+        if self.generates:
+            head += [asdict(self.decoding), self.match, self.extract]
         digest.update(json.dumps(head).encode())
         for example in self.examples:
             digest.update(_canonical(example))
@@ -101,6 +141,8 @@ def _canonical(example: Example) -> bytes:
         example.answer,
         example.reference,
         example.rejected,
+        example.references,
+        example.harmful,
         sorted(example.groups.items()),
         example.cluster,
         [sorted(values.items()) for values in example.choice_values],

@@ -129,7 +129,12 @@ def intervals(
 
 
 def weighted_interval(
-    x: ArrayLike, weights: ArrayLike, clusters: ArrayLike | None = None, *, level: float = 0.95
+    x: ArrayLike,
+    weights: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    parts: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Interval:
     """The sum of w_i x_i for fixed weights: class-balanced means, contrasts.
 
@@ -140,12 +145,15 @@ def weighted_interval(
         x: differences (n,).
         weights: (n,), of either sign; items of weight 0 do not count.
         clusters: labels (n,), or None.
+        parts: labels (n,) that divide either side further, so that a part in which nothing moved
+            is not taken as certain because others did.
         level: of the interval.
     """
     x, w = checked(x), checked(weights, "weights")
     if w.shape != x.shape:
         raise InputError(f"{len(w)} weights for {len(x)} items", todo="give one per item")
-    return _weighted(x, w, cluster_codes(clusters, len(x)), level)
+    part = cluster_codes(np.zeros(len(x)) if parts is None else parts, len(x))
+    return _total(_sides(x, w, cluster_codes(clusters, len(x)), part=part), level)
 
 
 def contrast_interval(
@@ -178,7 +186,7 @@ def contrast_interval(
     per_item = share / np.maximum(ours, 1), share / np.maximum(theirs, 1)
     w = np.where(inside, per_item[0][layer], -per_item[1][layer])
     expected = None if strata is None else _expected(x, inside, float(w @ x), layer)
-    return _weighted(x, w, cluster_codes(clusters, len(x)), level, expected)
+    return _total(_sides(x, w, cluster_codes(clusters, len(x)), expected=expected), level)
 
 
 def function_interval(
@@ -390,20 +398,25 @@ def dprime(
 # ---- how it is done ----------------------------------------------------------------------------
 
 
-def _weighted(
-    x: Floats, w: Floats, codes: Codes, level: float, expected: Floats | None = None
-) -> Interval:
-    """Σ w x; a side is centred on its own weighted mean unless `expected` (n,) says otherwise."""
+def _sides(
+    x: Floats, w: Floats, codes: Codes, *, expected: Floats | None = None, part: Codes | None = None
+) -> list[Side]:
+    """What Σ w x consists of: its positive and its negative weights, each by part.
+
+    A side is centred on its own weighted mean unless `expected` (n,) says otherwise.
+    """
+    part = np.zeros(len(x), dtype=np.intp) if part is None else part
     sides = []
     for sign in (1.0, -1.0):
-        rows = np.flatnonzero(sign * w > 0)
-        if len(rows):
-            layout = Layout.of(np.zeros(len(rows), dtype=np.intp), 1, codes[rows])
-            centre = None if expected is None else sign * expected[rows]
-            means, influence = summarise(layout, sign * x[rows], sign * w[rows], centre)
-            scale = float(np.abs(w[rows]).sum())
-            sides.append(Side(scale, means, influence, layout.pair_cluster))
-    return _total(sides, level)
+        for held in np.unique(part):
+            rows = np.flatnonzero((sign * w > 0) & (part == held))
+            if len(rows):
+                layout = Layout.of(np.zeros(len(rows), dtype=np.intp), 1, codes[rows])
+                centre = None if expected is None else sign * expected[rows]
+                means, influence = summarise(layout, sign * x[rows], sign * w[rows], centre)
+                scale = float(np.abs(w[rows]).sum())
+                sides.append(Side(scale, means, influence, layout.pair_cluster))
+    return sides
 
 
 def _expected(x: Floats, inside: Mask, contrast: float, layer: Codes) -> Floats:
@@ -418,14 +431,14 @@ def _expected(x: Floats, inside: Mask, contrast: float, layer: Codes) -> Floats:
 
 
 def _total(sides: list[Side], level: float) -> Interval:
-    """The scaled sum of one side or of two."""
+    """The scaled sum of one side or of several."""
     if not sides or any(side.means.n[0] == 0 for side in sides):
         return Interval(np.nan, np.nan, np.nan, level, 0, 0, "none", np.nan)
     if len(sides) == 1:
         found, scale = _intervals(sides[0].means, level)[0], sides[0].scale
         low, high = scale * found.low, scale * found.high
         return replace(found, estimate=scale * found.estimate, low=low, high=high)
-    low, high, p_value = mover(sides[0], sides[1], 1 - level)
+    low, high, p_value = mover(sides, 1 - level)
     return Interval(
         estimate=float(sum(side.scale * side.means.estimate[0] for side in sides)),
         low=low,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lethe.errors import InputError, MissingExtraError
-from lethe.examples import Example, Message, Suite, digest
+from lethe.examples import Decoding, Example, Message, Suite, digest
 from lethe.reading import read_examples, scorer_of
 
 CHOICE = {"id": "a", "prompt": "Q?", "choices": ["x", "y"], "answer": 1}
@@ -420,13 +420,27 @@ def test_the_digest_is_that_of_canonical_json() -> None:
 
 
 def test_a_suite_hash_covers_what_can_change_a_score() -> None:
-    example = Example("1", "p", ("x", "y"), 0, "r", None, {"k": "v"}, "c", ({"s": 1.0}, {}))
+    example = Example(
+        "1",
+        "p",
+        choices=("x", "y"),
+        answer=0,
+        reference="r",
+        groups={"k": "v"},
+        cluster="c",
+        choice_values=({"s": 1.0}, {}),
+    )
     suite = Suite("n", "a", "choice", (example,), source="here")
     changes = [
         replace(suite, name="m"),
         replace(suite, axis="b"),
         replace(suite, normalise="byte"),
         replace(suite, examples=()),
+        replace(suite, scorer="match"),
+        replace(suite, scorer="match", match="f1"),
+        replace(suite, scorer="match", extract="x"),
+        replace(suite, scorer="match", decoding=Decoding(max_new_tokens=8)),
+        replace(suite, scorer="match", decoding=Decoding(stop=("x",))),
         *(
             replace(suite, examples=(replace(example, **{field: value}),))  # type: ignore[arg-type]
             for field, value in {
@@ -435,6 +449,8 @@ def test_a_suite_hash_covers_what_can_change_a_score() -> None:
                 "choices": ("x", "z"),
                 "answer": 1,
                 "reference": "s",
+                "references": ("r", "s"),
+                "harmful": True,
                 "rejected": "t",
                 "groups": {},
                 "cluster": "d",
