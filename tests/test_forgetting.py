@@ -627,6 +627,7 @@ def test_groups_too_small_to_decide_are_named() -> None:
         ("retention", {"groups": 6, "size": 100}, {"lost", "retained"}),
         ("guessing", {"groups": 6, "size": 40, "wordings": 3}, {"lost", "retained"}),
         ("criterion", {"groups": 6, "size": 100}, {"balanced", "dprime"}),
+        ("criterion", {"groups": 16, "size": 45}, {"balanced", "dprime"}),
         ("criterion_d", {"groups": 6, "size": 100}, {"dprime"}),
     ],
 )

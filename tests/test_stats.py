@@ -304,6 +304,20 @@ def test_class_balanced_mean_of_unequal_classes() -> None:
     assert found.high - found.low > stats.mean_interval(x).high - stats.mean_interval(x).low
 
 
+def test_a_part_in_which_nothing_moved_is_not_certain() -> None:
+    """Half of the weight lies on nine items without a flip: they may flip by up to a third."""
+    x = np.r_[np.zeros(9), np.tile([1.0, 0, 0, 0], 50)]
+    w = np.r_[np.full(9, 0.5 / 9), np.full(200, 0.5 / 200)]
+    parts = np.r_[np.zeros(9), np.ones(200)]
+    alone, other = stats.mean_interval(x[:9]), stats.mean_interval(x[9:])
+    found = stats.weighted_interval(x, w, parts=parts)
+    assert found.estimate == pytest.approx(0.125)
+    # Both parts get the degrees of freedom of the sum, which are more than nine items have.
+    above = np.hypot(alone.high - 0, other.high - 0.25) / 2
+    assert found.high == pytest.approx(0.125 + above, rel=0.1)
+    assert stats.weighted_interval(x, w).high < found.high - 0.02
+
+
 def test_contrast_of_two_groups_is_mover_of_their_intervals() -> None:
     """Nothing flipped in either: reaches 1 − .025^(1/n) combine as √(a² + b²)."""
     group = np.arange(60) < 10
