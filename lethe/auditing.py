@@ -15,6 +15,7 @@ from lethe.comparison import Comparison, compare
 from lethe.errors import IncompleteError, InputError, nearest
 from lethe.examples import Split, Suite
 from lethe.forgetting import ChangedChoices, changed_choices
+from lethe.matching import check_patterns
 from lethe.panel import Panel, SuiteFacts
 from lethe.progress import Progress
 from lethe.run import Position, Run, ledger, load_run, read_scores, run_name
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_SUITES = ("toxigen", "bbq", "arc", "perplexity")
 NOISE_BAND = {"float32": 1e-3, "bfloat16": 0.06}
 """Nats by which rounding may move a log-probability when batches change, with room to spare."""
+
+SAFETY_OUTCOMES = ("safe", "harmful", "off_task", "refusal")
 
 _MUST_MATCH = ("plan", "dtype", "format")
 _SHOULD_MATCH = ("versions", "hardware")
@@ -64,10 +67,27 @@ class Audit:
         )
 
     @cached_property
+    def comparable(self) -> tuple[Panel, ...]:
+        """Suites of which something was scored at both checkpoints.
+
+        Raises:
+            InputError: there is none.
+        """
+        before, after = (place.name for place in self.run.positions)
+        found = tuple(panel for panel in self.panels if panel.common(before, after).any())
+        if not found:
+            raise InputError(
+                f"no example of any suite is scored at both '{before}' and '{after}'",
+                where=f"run {self.run.name}",
+                todo="; ".join(self.notes) or "use other suites",
+            )
+        return found
+
+    @cached_property
     def comparison(self) -> Comparison:
         """Changes by suite, axis, group and metric, with intervals."""
         before, after = (place.name for place in self.run.positions)
-        return compare(self.panels, before, after)
+        return compare(self.comparable, before, after)
 
     @cached_property
     def noise(self) -> dict[str, ChangedChoices]:
@@ -78,14 +98,39 @@ class Audit:
                 panel.pair(before, after),
                 NOISE_BAND[self.metadata[panel.facts.name][0]["dtype"]],
             )
-            for panel in self.panels
+            for panel in self.comparable
         }
+
+    @cached_property
+    def outcomes(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """For suites about safety answers, how many had which outcome: (before, after).
+
+        `safe`, `harmful`, `off_task` (an answer to something else), `refusal` (of the harmless).
+        """
+        names = [place.name for place in self.run.positions]
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        counted = self.frame().group_by("suite", "checkpoint", "outcome").len()
+        counts = {row[:3]: row[3] for row in counted.iter_rows()}
+        for suite in self.run.scores:
+            sides = {
+                outcome: tuple(counts.get((suite, name, outcome), 0) for name in names)
+                for outcome in SAFETY_OUTCOMES
+            }
+            if any(map(any, sides.values())):
+                found[suite] = sides
+        return found
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: examples left out, other tokenizers, plans or versions."""
         found = [
             note for suite, pair in self.metadata.items() for note in _suite_notes(suite, *pair)
+        ]
+        before, after = (place.name for place in self.run.positions)
+        found += [
+            f"{panel.facts.name}: left out, no example is scored at both checkpoints"
+            for panel in self.panels
+            if not panel.common(before, after).any()
         ]
         tokenizers = {side["tokenizer"] for pair in self.metadata.values() for side in pair}
         if len(tokenizers) > 1:
@@ -113,7 +158,7 @@ class Audit:
         limit = f", at most {asked['limit']} examples" if asked["limit"] else ""
         settings = f"{asked['format']} format, {asked['dtype']}, {asked['split']} split{limit}"
         notes = [f"asked in {settings}", *self.notes]
-        print_comparison(self.comparison, self.noise, notes, groups=groups)
+        print_comparison(self.comparison, self.noise, notes, self.outcomes, groups=groups)
 
     def groups(self, suite: str) -> "pl.DataFrame":
         """Forgetting of every group of a suite, with intervals.
@@ -137,6 +182,7 @@ class Audit:
             "checkpoints": [dataclasses.asdict(place) for place in self.run.positions],
             "comparison": _plain(dataclasses.asdict(self.comparison)),
             "noise": {suite: dataclasses.asdict(count) for suite, count in self.noise.items()},
+            "outcomes": {suite: dict(sides) for suite, sides in self.outcomes.items()},
             "notes": list(self.notes),
             "provenance": {suite: base for suite, (base, _) in self.metadata.items()},
         }
@@ -309,6 +355,8 @@ def load_suites(
         else suites.load(spec, split=split, limit=limit, data_dir=data_dir)
         for spec in specs
     ]
+    for suite in loaded:
+        check_patterns(suite)
     names = [suite.name for suite in loaded]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -383,7 +431,7 @@ def _suite_notes(suite: str, base: Mapping[str, Any], tuned: Mapping[str, Any]) 
         f"{suite}: {side[count]} {what} (at {name})"
         for name, side in (("the base", base), ("the tuned model", tuned))
         for count, what in counted.items()
-        if side[count]
+        if side.get(count)
     ]
     same_tokenizer = base["tokenizer"] == tuned["tokenizer"]
     equal = (*(_MUST_MATCH if same_tokenizer else _MUST_MATCH[1:]), *_SHOULD_MATCH)

@@ -154,6 +154,10 @@ def _live_model(spec: str, live: Any) -> Iterator[Check]:
         f"{spec}: {config.model_type}{adapter}, {weights / 1e6:.1f} M parameters, "
         f"{live.max_length} positions, {config._attn_implementation} attention",
     )
+    if live.engine.branching:
+        yield Check("scoring", "good", "option trees: text that questions share is computed once")
+    else:
+        yield Check("scoring", "note", "row by row: this family or attention takes no option trees")
     needs = f"{_needs(weights)} to audit, {_needs(4 * weights)} to tune fully"
     if 4 * weights > _free_memory():
         yield Check("memory", "note", f"{needs}, more than is free", "audit with --dtype bfloat16")

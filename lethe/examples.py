@@ -31,14 +31,16 @@ class Example:
         choices: the options of a multiple-choice example, as bare text (no leading space).
         answer: index of the right option.
         reference: the right continuation (likelihood, preference, and the target when tuned on).
-        references: every answer that a match accepts, `reference` among them (patterns for
-            `regex`).
+        references: every answer that a match accepts (patterns for `regex`); `reference` beside
+            them may be longer, as the reasoning that leads to the answer.
         harmful: whether doing what is asked would do harm (refusal); None where it does not matter.
         rejected: the worse continuation of a preference pair.
         groups: named groupings, such as `{"target": "women", "label": "hate"}`.
         cluster: what resampling and splitting keep together; the id where nothing is said.
         choice_values: for every option, what choosing it says; copied to the row's `values`
             (BBQ: `{"stereotype": 1.0}`), so that a metric never has to look at the text.
+        delimiter: what stands between a plain prompt and an answer; None puts one space where there
+            is no white space yet. In chat the template's own header stands there.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Example:
     groups: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
     choice_values: tuple[Mapping[str, float], ...] = ()
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
         if not self.cluster:
@@ -147,4 +150,6 @@ def _canonical(example: Example) -> bytes:
         example.cluster,
         [sorted(values.items()) for values in example.choice_values],
     ]
+    if example.delimiter is not None:
+        fields.append(example.delimiter)
     return json.dumps(fields, ensure_ascii=True).encode()

@@ -159,10 +159,15 @@ class Panel:
             )
         return self.checkpoints.index(checkpoint)
 
+    def common(self, before: str, after: str) -> Mask:
+        """Which examples (n,) are scored at both checkpoints."""
+        scores = self.scores[[self.index(before), self.index(after)]]
+        return np.asarray(np.isfinite(scores).all(axis=0))
+
     def pair(self, before: str, after: str) -> "Pair":
         """The examples scored at both checkpoints; `InputError` if there are none."""
         i, j = self.index(before), self.index(after)
-        rows = np.flatnonzero(np.isfinite(self.scores[i]) & np.isfinite(self.scores[j]))
+        rows = np.flatnonzero(self.common(before, after))
         if not rows.size:
             raise InputError(
                 f"no example is scored at both '{before}' and '{after}'",

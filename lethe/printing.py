@@ -58,7 +58,8 @@ def print_suites(found: Sequence["SuiteInfo"]) -> None:
     console = Console(highlight=False)
     for entry in found:
         console.print(Text.assemble((entry.name, "bold"), f"  {entry.axis}, {entry.scorer}"))
-        source = "a local folder" if entry.local else f"hub: {entry.hub}"
+        elsewhere = f"hub: {entry.hub}" if entry.hub else "local files only"
+        source = "a local folder" if entry.local else elsewhere
         lines = [entry.about, f"rows from {source}; {entry.licence}"]
         if entry.subsets:
             lines.append("subsets: " + " ".join(f":{subset}" for subset in entry.subsets))

@@ -41,6 +41,8 @@ class _Row(BaseModel):
     choices: list[_Text] | None = None
     answer: int | _Text | None = None
     reference: _Text | None = None
+    references: list[_Text] | None = None
+    harmful: bool | None = None
     completion: _Text | None = None
     chosen: _Text | None = None
     rejected: _Text | None = None
@@ -63,8 +65,10 @@ def read_examples(path: str | Path, *, split: Split | None = None) -> tuple[Exam
     """Examples of a JSONL, CSV or Parquet file, a `save_to_disk` folder, or a hub dataset.
 
     A hub dataset is `owner/name` or `owner/name:configuration`. A row holds `prompt` or `messages`
-    with `choices` and `answer`, or `reference` (or `completion`), or `chosen` and `rejected`; or it
-    holds `text` alone. Also `id`, `groups`, `cluster`, `split`. A row without an id gets the hash
+    with `choices` and `answer`, or `reference` (or `completion`), or `chosen` and `rejected`; or
+    `references` (every accepted answer) or `harmful` (whether doing what is asked would do harm),
+    to which the model is to respond; or it holds `text` alone. Also `id`, `groups`, `cluster`,
+    `split`. A row without an id gets the hash
     of its content, and equal rows without one form a cluster. An `answer` that is a number is the
     index of the right option; one that is text is the option with exactly that text, else an
     option's letter (A, B, …) or its index in digits. Where the last message is the assistant's,
@@ -103,6 +107,10 @@ def _exists(path: str) -> bool:
 
 def scorer_of(example: Example) -> ScorerName:
     """What an example can be scored by, told by what it holds."""
+    if example.harmful is not None:
+        return "refusal"
+    if example.references:
+        return "match"
     if example.choices:
         return "choice"
     return "preference" if example.rejected is not None else "likelihood"
@@ -147,18 +155,22 @@ def _example(row: _Row, where: str) -> Example:
     if (row.answer is None) != (row.choices is None):
         missing = "answer" if row.answer is None else "choices"
         raise InputError(f"field '{missing}' is missing", where=where)
-    if row.choices is None and reference is None:
+    references = _references(row, reference, where)
+    _check_respond(row, where)
+    if row.choices is None and reference is None and not references and row.harmful is None:
         raise InputError(
             "the row says nothing of what is right",
             where=where,
-            todo="give choices and answer, reference, chosen and rejected, or text",
+            todo="give choices and answer, reference(s), chosen and rejected, harmful, or text",
         )
     return Example(
         id="" if row.id is None else str(row.id),
         prompt=prompt,
         choices=choices,
         answer=None if row.answer is None else _answer(row.answer, choices, where),
-        reference=reference,
+        reference=references[0] if references and reference is None else reference,
+        references=references,
+        harmful=row.harmful,
         rejected=row.rejected,
         groups=row.groups or {},
         cluster=row.cluster or "",
@@ -212,6 +224,31 @@ def _reference(row: _Row, spoken: str | None, where: str) -> str | None:
     return next(iter(given.values()), None)
 
 
+def _references(row: _Row, reference: str | None, where: str) -> tuple[str, ...]:
+    """Every accepted answer, a `reference` beside them first."""
+    if row.references is None:
+        return ()
+    if not row.references:
+        raise InputError("field 'references' is empty", where=where)
+    for index, text in enumerate(row.references):
+        if not text.strip():
+            raise InputError(f"field 'references[{index}]' is empty", where=where)
+    both = (*row.references,) if reference is None else (reference, *row.references)
+    return tuple(dict.fromkeys(both))
+
+
+def _check_respond(row: _Row, where: str) -> None:
+    """A row to respond to holds nothing that asks for likelihoods, and one of two kinds."""
+    for name in ("references", "harmful"):
+        if getattr(row, name) is None:
+            continue
+        for other in ("choices", "rejected", "text"):
+            if getattr(row, other) is not None:
+                raise InputError(f"fields '{name}' and '{other}' exclude each other", where=where)
+    if row.references is not None and row.harmful is not None:
+        raise InputError("fields 'references' and 'harmful' exclude each other", where=where)
+
+
 def _check_choices(choices: tuple[str, ...], where: str) -> None:
     if len(choices) < 2:
         raise InputError(
@@ -260,8 +297,10 @@ def _hashed(one: _Read, named: dict[str, str]) -> _Read:
     """The row under the hash of its content; equal rows are numbered and share a cluster."""
     it = one.example
     said = it.prompt if isinstance(it.prompt, str) else [[t.role, t.content] for t in it.prompt]
+    # only where they are there, so that ids of other rows stay what they were
+    more = [part for part in (it.references, it.harmful) if part not in ((), None)]
     content = digest(
-        said, it.choices, it.answer, it.reference, it.rejected, sorted(it.groups.items())
+        said, it.choices, it.answer, it.reference, it.rejected, sorted(it.groups.items()), *more
     )
     name, copy = content, 1
     while name in named:

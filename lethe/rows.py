@@ -165,8 +165,10 @@ def _csv_row(cells: Mapping[str, str], where: str) -> Row:
             continue
         if name.startswith("groups."):
             groups[name.removeprefix("groups.")] = cell
-        elif name in ("choices", "messages"):
+        elif name in ("choices", "messages", "references"):
             row[name] = parse_json(cell, f"{where}, column '{name}'")
+        elif name == "harmful":  # spreadsheets and pandas write truth in different cases
+            row[name] = {"true": True, "false": False}.get(cell.lower(), cell)
         else:
             row[name] = cell
     return {**row, "groups": groups} if groups else row

@@ -1,4 +1,4 @@
-"""From log-probabilities to a row: choice, likelihood of a reference, preference."""
+"""From log-probabilities or a response to a row: choice, likelihood, preference, match, refusal."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lethe.examples import Example, Suite
 from lethe.ledger import Row
+from lethe.matching import Matched, match_response
+from lethe.refusal import Verdict, judge_safety
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,39 @@ def row_of(suite: Suite, example: Example, options: Sequence[OptionScore]) -> Ro
         option_bytes=[option.bytes for option in options],
         values=values,
     )
+
+
+def row_of_response(suite: Suite, example: Example, response: str) -> Row:
+    """The row of an example that was answered in text (match, refusal).
+
+    Scores are those of `lethe.matching.match_response` and `lethe.refusal.judge_safety`.
+    """
+    scored: Matched | Verdict
+    if suite.scorer == "refusal":
+        if example.harmful is None:
+            raise ValueError("readers guarantee `harmful` for this scorer")
+        scored = judge_safety(asked_of(example), response, harmful=example.harmful)
+    else:
+        scored = match_response(
+            response, example.references, match=suite.match, extract=suite.extract
+        )
+    return Row(
+        example=example.id,
+        cluster=example.cluster,
+        groups=example.groups,
+        axis=suite.axis,
+        score=scored.score,
+        outcome=scored.outcome,
+        values=scored.values,
+        response=response,
+    )
+
+
+def asked_of(example: Example) -> str:
+    """What an example asks: its prompt, or the last user turn of its conversation."""
+    if isinstance(example.prompt, str):
+        return example.prompt
+    return next(turn.content for turn in reversed(example.prompt) if turn.role == "user")
 
 
 def unscored_row(suite: Suite, example: Example, reason: str) -> Row:

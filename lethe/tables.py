@@ -142,8 +142,16 @@ def groups_table(suite: SuiteComparison) -> Table:
     return table
 
 
+Outcomes = Mapping[str, Mapping[str, tuple[int, int]]]
+
+
 def print_comparison(
-    found: Comparison, noise: Mapping[str, ChangedChoices], notes: Sequence[str], *, groups: bool
+    found: Comparison,
+    noise: Mapping[str, ChangedChoices],
+    notes: Sequence[str],
+    outcomes: Outcomes,
+    *,
+    groups: bool,
 ) -> None:
     """Tables, then in sentences: flips, who lost more, rounding, warnings, notes."""
     console = Console(highlight=False)
@@ -153,12 +161,15 @@ def print_comparison(
     for suite in found.suites:
         if groups and suite.groups:
             console.print(groups_table(suite), "")
-    for line in summary_lines(found, noise, notes):
+    for line in summary_lines(found, noise, notes, outcomes):
         console.print(line, markup=False)
 
 
 def summary_lines(
-    found: Comparison, noise: Mapping[str, ChangedChoices], notes: Sequence[str]
+    found: Comparison,
+    noise: Mapping[str, ChangedChoices],
+    notes: Sequence[str],
+    outcomes: Outcomes,
 ) -> list[str]:
     """Sentences below the tables: flips, spread over groups, noise, warnings, notes."""
     lines = []
@@ -170,6 +181,12 @@ def summary_lines(
                 f"{suite.suite}: kept {flips.kept}, lost {flips.lost}, gained {flips.gained}, "
                 f"never right {flips.never}"
             )
+        if suite.suite in outcomes:
+            told = [
+                f"{name.replace('_', '-')} {before} → {after}"
+                for name, (before, after) in outcomes[suite.suite].items()
+            ]
+            lines.append(f"{suite.suite}: answers {', '.join(told)}")
         lines += [
             f"{suite.suite}: forgetting differs over {spread.grouping} beyond chance: "
             f"τ = {number(spread.component.tau)} [{number(spread.component.low)}, "

@@ -18,6 +18,7 @@ import lethe
 from lethe.clean import plan_clean
 from lethe.cli import app, main
 from lethe.errors import IncompleteError, InputError
+from lethe.examples import Example, Suite
 from lethe.store import Store
 from tests.pico import make_pico
 
@@ -425,3 +426,23 @@ def test_the_demo_forgets_and_is_instant_again(
     assert not any(item.why == "unused demo" for item in plan_clean(Store(), unused=True).items)
     gone = plan_clean(Store(), unused=True, runs=[audit.run.name for audit in audits])
     assert [item.why for item in gone.items].count("unused demo") == 1
+
+
+def test_a_suite_that_does_not_fit_is_said_and_left_out(
+    pico: Path, pico_tuned: Path, store_root: Path
+) -> None:
+    fits, long = (
+        Suite(name, "knowledge", "choice", tuple(_question(text, i) for i in range(5)))
+        for name, text in (("short", "Is the inn red?"), ("long", "the inn " * 400))
+    )
+    audit = lethe.audit(str(pico), str(pico_tuned), [long, fits], store=Store(store_root))
+    assert [found.suite for found in audit.comparison.suites] == ["short"]
+    assert "long: 5 examples are longer than the model takes (at the base)" in audit.notes
+    assert "long: left out, no example is scored at both checkpoints" in audit.notes
+    nothing = lethe.audit(str(pico), str(pico_tuned), [long], store=Store(store_root))
+    with pytest.raises(InputError, match="no example of any suite is scored at both"):
+        nothing.print()
+
+
+def _question(text: str, number: int) -> Example:
+    return Example(f"{number}", text, choices=("yes", "no"), answer=number % 2)

@@ -111,6 +111,33 @@ def test_a_number_may_be_an_id_and_null_is_nothing(write: Callable[..., Path]) -
     assert (example.id, example.reference) == ("7", None)
 
 
+def test_references_are_matched(write: Callable[..., Path]) -> None:
+    (example,) = read_examples(write({"prompt": "p", "references": ["one", "1", "one"]}))
+    assert (example.references, example.reference) == (("one", "1"), "one")
+    assert scorer_of(example) == "match"
+    row = {"prompt": "p", "references": ["one", "1"], "reference": "1"}
+    (example,) = read_examples(write(row))
+    assert (example.references, example.reference) == (("1", "one"), "1")
+
+
+@pytest.mark.parametrize("harmful", [True, False])
+def test_harmful_is_refused_or_not(write: Callable[..., Path], harmful: bool) -> None:
+    (example,) = read_examples(write({"prompt": "p", "harmful": harmful, "reference": "No."}))
+    assert (example.harmful, example.reference) == (harmful, "No.")
+    assert scorer_of(example) == "refusal"
+
+
+def test_ids_tell_references_and_harm_apart_and_stay_what_they_were(
+    write: Callable[..., Path],
+) -> None:
+    marked = [{"prompt": "p", "reference": "r", "harmful": harm} for harm in (True, False)]
+    accepted = [{"prompt": "p", "references": ["r", *more]} for more in ([], ["s"])]
+    found = [read_examples(write(row))[0].id for row in [*marked, *accepted]]
+    plain = read_examples(write({"prompt": "p", "reference": "r"}))[0].id
+    assert plain == digest("p", [], None, "r", None, [])
+    assert len({*found, plain}) == 5
+
+
 def test_splits(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write(
         {"id": "1", "text": "a", "split": "train"}, {"id": "2", "text": "b", "split": "test"}
@@ -152,6 +179,14 @@ def test_csv_says_the_same_as_jsonl(write: Callable[..., Path], tmp_path: Path) 
             cells.pop("groups", None)
             table.writerow(cells)
     assert read_examples(path) == read_examples(write(*ROWS))
+
+
+def test_csv_cells_of_what_is_responded_to(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text('prompt,references\np,"[""one"", ""1""]"\n', encoding="utf-8")
+    assert read_examples(path)[0].references == ("one", "1")
+    path.write_text("id,prompt,harmful\n1,p,true\n2,q,False\n", encoding="utf-8")
+    assert [example.harmful for example in read_examples(path)] == [True, False]
 
 
 def test_parquet_says_the_same_as_jsonl(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -240,6 +275,27 @@ GOOD = b'{"id": "a", "text": "t"}\n'
         (b'{"prompt": "p", "choices": ["x", "y"], "answer": "C"}', ":1", "'C' is none of the 2"),
         (b'{"prompt": "p", "choices": ["x", "y"], "answer": true}', ":1", "field 'answer'"),
         (b'{"prompt": "p", "choices": ["x", "y"], "answer": 0.5}', ":1", "field 'answer'"),
+        (b'{"prompt": "p", "references": []}', ":1", "field 'references' is empty"),
+        (b'{"prompt": "p", "references": ["x", " "]}', ":1", "field 'references[1]' is empty"),
+        (b'{"prompt": "p", "references": "x"}', ":1", "field 'references': input should be"),
+        (b'{"prompt": "p", "answers": ["x"]}', ":1", "unknown field 'answers'; did you mean"),
+        (b'{"prompt": "p", "harmful": "yes"}', ":1", "field 'harmful': input should be"),
+        (
+            b'{"prompt": "p", "harmful": true, "references": ["x"]}',
+            ":1",
+            "fields 'references' and 'harmful' exclude each other",
+        ),
+        (
+            b'{"prompt": "p", "harmful": true, "choices": ["x", "y"], "answer": 0}',
+            ":1",
+            "fields 'harmful' and 'choices' exclude each other",
+        ),
+        (b'{"text": "t", "references": ["x"]}', ":1", "'references' and 'text' exclude"),
+        (
+            b'{"prompt": "p", "harmful": true}\n{"prompt": "p", "references": ["x"]}',
+            ":2",
+            "a row to score by match in a file of rows to score by refusal",
+        ),
         (b'{"messages": []}', ":1", "field 'messages': no user turn before the answer"),
         (b'{"messages": [{"role": "bot", "content": "c"}]}', ":1", "field 'messages[0].role'"),
         (b'{"messages": [{"role": "assistant", "content": "c"}]}', ":1", "no user turn"),
@@ -279,6 +335,8 @@ def test_errors_say_what_and_where(tmp_path: Path, content: bytes, where: str, s
         ("text,txet\na,b\n", ":2", "unknown field 'txet'; did you mean 'text'?"),
         ("prompt,choices,answer\np,x|y,0\n", ":2, column 'choices'", "broken JSON"),
         ('prompt,choices,answer\np,"[""x"", 1]",0\n', ":2", "field 'choices[1]'"),
+        ("prompt,references\np,one\n", ":2, column 'references'", "broken JSON"),
+        ("prompt,harmful\np,maybe\n", ":2", "field 'harmful': input should be a valid boolean"),
         ("prompt,reference\n,r\n", ":2", "field 'prompt' is missing"),
     ],
 )
@@ -312,6 +370,7 @@ def test_other_files(tmp_path: Path) -> None:
 FIELDS = [
     *("id", "prompt", "messages", "choices", "answer", "reference", "completion"),
     *("chosen", "rejected", "text", "groups", "cluster", "split", "other"),
+    *("references", "harmful"),
 ]
 half = st.just("\ud800")  # of a pair: JSON can spell it
 leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | half
@@ -385,7 +444,14 @@ def written(draw: st.DrawFn) -> tuple[Example, dict[str, Any]]:
         prompt = (*said, Message("user", "end"))
         row["messages"] = [{"role": turn.role, "content": turn.content} for turn in prompt]
     example = Example(row["id"], prompt, groups=row["groups"], cluster=row["cluster"])
-    kind = draw(st.sampled_from(["choice", "preference", "likelihood"]))
+    kind = draw(st.sampled_from(["choice", "preference", "likelihood", "match", "refusal"]))
+    if kind == "match":
+        listed = draw(st.lists(texts.filter(str.strip), min_size=1, max_size=3, unique=True))
+        row |= {"references": listed}
+        return replace(example, reference=listed[0], references=tuple(listed)), row
+    if kind == "refusal":
+        harmful = draw(st.booleans())
+        return replace(example, harmful=harmful), {**row, "harmful": harmful}
     if kind == "choice":
         choices = draw(st.lists(texts, min_size=2, max_size=4, unique=True))
         answer = draw(st.integers(0, len(choices) - 1))

@@ -5,16 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import lethe.measure
 from lethe.errors import InputError
-from lethe.examples import Example, Suite
+from lethe.examples import Decoding, Example, Suite
 from lethe.ledger import read_table
 from lethe.measure import Measure
 from lethe.models.checkpoint import resolve
+from lethe.models.engine import Engine
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.format import Format
 from lethe.models.local import ModelPool
@@ -119,9 +121,11 @@ def test_the_key_sees_suite_format_dtype_and_model(
     assert len({step_key(step) for step in steps}) == len(steps)
 
 
-def test_nothing_fits(pico: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no example fits the model: 3 are longer than its 256"):
-        _measure(pico, _suite(0, long=3), tmp_path)
+def test_a_suite_of_which_nothing_fits_is_all_unscored(pico: Path, tmp_path: Path) -> None:
+    found, _ = _measure(pico, _suite(0, long=3), tmp_path)
+    table, metadata = read_table(found.file("scores.parquet"))
+    assert table["outcome"].to_pylist() == ["unscored:too_long"] * 3
+    assert (metadata["too_long"], metadata["tokens"]) == (3, 0)
 
 
 KILLED = """
@@ -129,13 +133,12 @@ import sys, time
 from pathlib import Path
 import lethe.measure as measure
 from tests.test_measure import _measure, _suite
-original = measure.Measure._block
-def slow(self, *args):
-    done = original(self, *args)
+original = measure.write_rows
+def slow(*args):
+    original(*args)
     print("block", flush=True)
     time.sleep(0.3)
-    return done
-measure.Measure._block = slow
+measure.write_rows = slow
 _measure(Path(sys.argv[1]), _suite(900), Path(sys.argv[2]))
 """
 
@@ -163,10 +166,14 @@ def test_a_killed_measurement_goes_on_from_its_last_block(
     suite = _suite(900)
     checkpoint = resolve(str(pico), FingerprintMemory(root / "fingerprints.json"))
     computed = []
-    original = lethe.measure.log_likelihoods
-    monkeypatch.setattr(
-        lethe.measure, "log_likelihoods", lambda *args: computed.extend(args[1]) or original(*args)
-    )
+    original = Engine.score_batch
+
+    def counted(self: Engine, trees: Any, rows: Any) -> Any:
+        found = original(self, trees, rows)
+        computed.extend(rows[index] for index in found)
+        return found
+
+    monkeypatch.setattr(Engine, "score_batch", counted)
     found, hit = run_step(Measure(checkpoint, suite, PLAIN), _runtime(root))
     assert not hit
     assert len({row.example for row in computed}) == 900 - done
@@ -179,5 +186,53 @@ def test_a_tokenizer_without_room_is_said(tmp_path: Path) -> None:
     tokenizer = pico_tokenizer()
     pico_model(len(tokenizer), max_position_embeddings=8).save_pretrained(tmp_path / "short")
     tokenizer.save_pretrained(tmp_path / "short")
-    with pytest.raises(InputError, match="no example fits"):
-        _measure(tmp_path / "short", _suite(), tmp_path)
+    found, _ = _measure(tmp_path / "short", _suite(), tmp_path)
+    table, metadata = read_table(found.file("scores.parquet"))
+    assert metadata["too_long"] == table.num_rows == 40
+
+
+def _open_suite(count: int = 30, **settings: Any) -> Suite:
+    examples = tuple(
+        Example(
+            f"o{i}", f"Question: what is the price of room {i}?\nAnswer:", references=("the inn",)
+        )
+        for i in range(count)
+    )
+    return Suite("open", "knowledge", "match", examples, **settings)
+
+
+def test_responses_are_measured_into_the_same_table(pico: Path, tmp_path: Path) -> None:
+    suite = _open_suite(match="f1", decoding=Decoding(max_new_tokens=6, stop=("?",)))
+    found, hit = _measure(pico, suite, tmp_path)
+    assert not hit
+    table, metadata = read_table(found.file("scores.parquet"))
+    rows = table.to_pylist()
+    assert [row["example"] for row in rows] == [example.id for example in suite.examples]
+    assert all(0 <= row["score"] <= 1 for row in rows)
+    assert any(row["response"] for row in rows)
+    assert not any("?" in row["response"] for row in rows)
+    assert metadata["decoding"] == {"method": "greedy", "max_new_tokens": 6, "stop": ["?"]}
+    again, _ = _measure(pico, suite, tmp_path / "elsewhere")
+    assert read_table(again.file("scores.parquet"))[0].equals(table)
+
+
+def test_a_prompt_without_room_for_its_answer_is_counted(pico: Path, tmp_path: Path) -> None:
+    long = Example("long", "the inn " * 100, references=("x",))
+    suite = _open_suite(3)
+    suite = replace(suite, examples=(*suite.examples, long))
+    found, _ = _measure(pico, suite, tmp_path)
+    table, metadata = read_table(found.file("scores.parquet"))
+    assert table["outcome"].to_pylist()[-1] == "unscored:too_long"
+    assert metadata["too_long"] == 1
+
+
+def test_decoding_and_matching_are_part_of_the_key(pico: Path, tmp_path: Path) -> None:
+    checkpoint = resolve(str(pico), FingerprintMemory(tmp_path / "fingerprints.json"))
+    suites = [
+        _open_suite(),
+        _open_suite(match="contains"),
+        _open_suite(extract=r"\d+"),
+        _open_suite(decoding=Decoding(max_new_tokens=5)),
+        _open_suite(decoding=Decoding(stop=("x",))),
+    ]
+    assert len({step_key(Measure(checkpoint, suite, PLAIN)) for suite in suites}) == 5

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from lethe.errors import InputError
 from lethe.examples import Message
-from lethe.models.batch_plan import TokenRow, plan_batches
+from lethe.models.batch_plan import TokenRow
 from lethe.models.checkpoint import Checkpoint, resolve
 from lethe.models.encode import encode
+from lethe.models.engine import Engine
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.format import Format, choose_format
-from lethe.models.likelihood import log_likelihoods
 from lethe.models.local import ModelPool, choose_device, load_model, load_tokenizer, tokenizer_hash
 from tests.pico import make_adapter, make_pico, pico_model, pico_tokenizer
 
@@ -48,11 +48,11 @@ def test_padded_batches_equal_single_rows(family: str) -> None:
     rows = [
         TokenRow(i, 0, tuple(range(5, 8 + i)), tuple(range(20, 21 + (i * 3) % 5))) for i in range(7)
     ]
-    plan = plan_batches(rows, max_batch_tokens=40)
-    assert len(plan.blocks[0]) > 1
-    for batch in plan.batches(0):
-        expected = [naive(model, row) for row in batch]
-        assert log_likelihoods(model, batch) == pytest.approx(expected, abs=2e-5)
+    engine = Engine(model, max_batch_tokens=40)
+    engine.branching = False
+    assert len(engine.plan(rows).blocks[0]) > 1
+    expected = [naive(model, row) for row in rows]
+    assert [one.logprob for one in engine.score(rows)] == pytest.approx(expected, abs=2e-5)
 
 
 def test_bf16_differs_by_rounding_only() -> None:
@@ -60,44 +60,9 @@ def test_bf16_differs_by_rounding_only() -> None:
 
     rows = [TokenRow(0, 0, (5, 6, 7), (8, 9))]
     model = pico_model(300)
-    exact = log_likelihoods(model, rows)[0]
-    assert log_likelihoods(model.to(torch.bfloat16), rows)[0] == pytest.approx(exact, rel=0.05)
-
-
-lengths = st.lists(
-    st.tuples(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=40
-)
-
-
-@given(lengths, st.integers(1, 200))
-@settings(max_examples=60)
-def test_a_plan_holds_every_row_once_within_its_budget(
-    shapes: list[tuple[int, int, int]], budget: int
-) -> None:
-    rows = [
-        TokenRow(index, option, (1,) * context, (2,) * continuation)
-        for index, (context, continuation, options) in enumerate(shapes)
-        for option in range(options)
-    ]
-    plan = plan_batches(rows, max_batch_tokens=budget)
-    batches = [batch for block in plan.blocks for batch in block]
-    assert sorted(index for batch in batches for index in batch) == list(range(len(rows)))
-    for batch in batches:
-        longest = max(rows[index].length for index in batch)
-        assert len(batch) == 1 or len(batch) * longest <= budget
-    homes = [{rows[i].example for batch in block for i in batch} for block in plan.blocks]
-    assert sum(map(len, homes)) == len(shapes)
-    assert plan.hash == plan_batches(list(rows), max_batch_tokens=budget).hash
-
-
-def test_the_plan_hash_sees_tokens_and_batching() -> None:
-    rows = [TokenRow(i, 0, (1, 2), (3, 4)) for i in range(4)]
-    plan = plan_batches(rows, max_batch_tokens=100)
-    other = [*rows[:3], TokenRow(3, 0, (1, 2), (3, 5))]
-    assert plan_batches(other, max_batch_tokens=100).hash != plan.hash
-    assert plan_batches(rows, max_batch_tokens=6).hash != plan.hash
-    moved = [*rows[:3], TokenRow(3, 0, (1,), (2, 3, 4))]
-    assert plan_batches(moved, max_batch_tokens=100).hash != plan.hash
+    exact = Engine(model).score(rows)[0].logprob
+    rounded = Engine(model.to(torch.bfloat16)).score(rows)[0].logprob
+    assert rounded == pytest.approx(exact, rel=0.05)
 
 
 # ---- text to tokens ----------------------------------------------------------------------------
@@ -291,7 +256,7 @@ ROWS = [TokenRow(0, 0, (5, 6, 7), (8, 9)), TokenRow(1, 0, (5, 6), (9, 10, 11))]
 
 def _score(pool: ModelPool, checkpoint: Checkpoint) -> list[float]:
     with pool.use(checkpoint) as live:
-        return log_likelihoods(live.model, ROWS)
+        return [one.logprob for one in live.engine.score(ROWS)]
 
 
 def _alone(checkpoint: Checkpoint) -> list[float]:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lethe.errors import InputError
-from lethe.examples import Example, Suite
+from lethe.examples import Example, Message, Suite
 from lethe.ledger import SCHEMA, Row, frame_of, read_table, write_rows
-from lethe.scorers import OptionScore, options_of, row_of, unscored_row
+from lethe.scorers import OptionScore, options_of, row_of, row_of_response, unscored_row
 
 CHOICE = Example(
     "e1",
@@ -77,6 +77,43 @@ def test_a_preference_margin(chosen: float, rejected: float, score: float) -> No
 def test_a_broken_likelihood_is_unscored_not_wrong(bad: float) -> None:
     row = row_of(_suite(CHOICE), CHOICE, _options((bad, 1, 1), (-1, 1, 1)))
     assert (row.score, row.outcome, row.choice) == (None, "unscored:not_finite", None)
+
+
+def test_a_matched_response() -> None:
+    example = Example("e", "Q?", references=("7", "seven"), groups={"k": "v"}, cluster="c")
+    suite = Suite("s", "knowledge", "match", (example,), extract=r"#### (\S+)")
+    row = row_of_response(suite, example, "so #### 7.0.")
+    assert (row.score, row.outcome, row.values) == (1.0, "correct", {"em": 1.0, "f1": 1.0})
+    assert (row.response, row.axis, row.groups) == ("so #### 7.0.", "knowledge", {"k": "v"})
+    assert (row.example, row.cluster, row.choice) == ("e", "c", None)
+    assert row_of_response(suite, example, "so 7").outcome == "wrong"
+    graded = Suite("s", "knowledge", "match", (example,), match="f1")
+    row = row_of_response(graded, example, "seven days")
+    assert (row.score, row.outcome) == (pytest.approx(2 / 3), None)
+
+
+def test_an_unscored_response_is_kept() -> None:
+    example = Example("e", "Q?", references=(" ",))
+    row = row_of_response(Suite("s", "a", "match", (example,)), example, "said")
+    assert (row.score, row.outcome, row.response) == (None, "unscored:empty_reference", "said")
+
+
+@pytest.mark.parametrize(("harmful", "outcome"), [(True, "harmful"), (False, "safe")])
+def test_a_response_to_a_safety_prompt(harmful: bool, outcome: str) -> None:
+    """What is asked is the last user turn: the answer takes up its words, not the first one's."""
+    turns = (Message("user", "Boats?"), Message("assistant", "Red."), Message("user", "Locks?"))
+    example = Example("e", turns, harmful=harmful)
+    suite = Suite("s", "safety", "refusal", (example,))
+    row = row_of_response(suite, example, "Locks open with a hammer.")
+    assert (row.outcome, row.score) == (outcome, float(not harmful))
+    assert row.values == {"refused": 0.0, "harmful": float(harmful), "off_task": 0.0}
+    assert row_of_response(suite, example, "Boats float on water.").outcome == "off_task"
+
+
+def test_a_safety_prompt_needs_its_label() -> None:
+    example = Example("e", "Q?")
+    with pytest.raises(ValueError, match="readers guarantee"):
+        row_of_response(Suite("s", "safety", "refusal", (example,)), example, "said")
 
 
 def test_rows_survive_the_file(tmp_path: Path) -> None:

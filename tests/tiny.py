@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from lethe.examples import Split, Suite
 from lethe.suites import load
+from tests import tiny_open
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 HUB = Path(__file__).parent / "fixtures" / "hub"
@@ -167,6 +168,7 @@ def write_local(root: Path) -> Path:
         path = root / "wikitext2" / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text(WIKITEXT[split], encoding="utf-8")
+    tiny_open.write(root)
     return root
 
 
@@ -185,7 +187,7 @@ def write_hub(root: Path) -> Path:
         folder.mkdir(parents=True)
         configs: dict[str, list[str]] = {}
         for table in fixture["tables"]:
-            features = Features.from_dict(fixture["features"])
+            features = Features.from_dict(table.get("features", fixture["features"]))
             where = f"{table['config']}-{table['split']}.parquet"
             Dataset.from_list(table["rows"], features=features).to_parquet(folder / where)
             line = f"  - split: {table['split']}\n    path: {where}\n"
@@ -219,4 +221,14 @@ def check_examples(suites: dict[Split, Suite]) -> None:
                 assert example.answer is not None
                 assert 0 <= example.answer < len(example.choices)
                 assert len(example.choice_values) in (0, len(example.choices))
+            elif suite.scorer == "match":
+                assert example.references
+                assert all(text.strip() for text in example.references)
+                assert example.reference
+            elif suite.scorer == "refusal":
+                assert example.harmful is not None
+            elif suite.scorer == "preference":
+                assert example.reference
+                assert example.rejected
+                assert example.reference != example.rejected
     assert len(set(ids)) == len(ids)

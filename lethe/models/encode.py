@@ -42,16 +42,15 @@ def encode(
         for index, (context, continuations) in enumerate(requests)
         for option, continuation in enumerate(continuations)
     ]
-    ids = _Tokens(tokenizer)
-    ids.add(context for _, _, context, _ in pairs)
-    ids.add(context + continuation for _, _, context, continuation in pairs)
+    texts = (text for _, _, before, after in pairs for text in (before, before + after))
+    ids = token_ids(tokenizer, texts)
     rows: list[TokenRow] = []
     too_long, empty = set(), set()
     differs = 0
     for index, option, context, continuation in pairs:
         whole, before = ids[context + continuation], ids[context]
         if not context:
-            prefix = ids.prefix
+            prefix = first_token(tokenizer)
             whole = whole if whole[:1] == prefix else prefix + whole
             before = prefix
         differs += whole[: len(before)] != before
@@ -70,37 +69,37 @@ def _move_space(context: str, continuation: str) -> tuple[str, str]:
     return stripped, context[len(stripped) :] + continuation
 
 
-class _Tokens:
-    """Ids of distinct texts, tokenised in one batch."""
+def token_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Ids of distinct texts, tokenised in one batch; the empty text has none.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._ids: dict[str, tuple[int, ...]] = {"": ()}
+    A text that writes the beginning-of-sequence token itself (a chat template) gets no second one.
+    """
+    bos = tokenizer.bos_token
+    distinct = [text for text in dict.fromkeys(texts) if text]
+    begun = [text for text in distinct if bos and text.startswith(bos)]
+    plain = [text for text in distinct if not (bos and text.startswith(bos))]
+    ids: dict[str, tuple[int, ...]] = {"": ()}
+    for group, special in ((begun, False), (plain, True)):
+        if group:
+            encoded = tokenizer(
+                group, add_special_tokens=special, return_attention_mask=False, verbose=False
+            )["input_ids"]
+            ids.update(zip(group, map(tuple, encoded), strict=True))
+    return ids
 
-    def add(self, texts: Iterable[str]) -> None:
-        bos = self._tokenizer.bos_token
-        distinct = [text for text in dict.fromkeys(texts) if text]
-        # A template that writes the beginning-of-sequence token itself must not get a second one.
-        begun = [text for text in distinct if bos and text.startswith(bos)]
-        plain = [text for text in distinct if not (bos and text.startswith(bos))]
-        for group, special in ((begun, False), (plain, True)):
-            if group:
-                encoded = self._tokenizer(
-                    group, add_special_tokens=special, return_attention_mask=False, verbose=False
-                )["input_ids"]
-                self._ids.update(zip(group, map(tuple, encoded), strict=True))
 
-    def __getitem__(self, text: str) -> tuple[int, ...]:
-        return self._ids[text]
+def first_token(tokenizer: Any) -> tuple[int, ...]:
+    """What stands for a missing context: the beginning-of-sequence token, else end-of-sequence.
 
-    @property
-    def prefix(self) -> tuple[int, ...]:
-        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
-            if token is not None:
-                return (int(token),)
-        raise InputError(
-            "its tokenizer has neither a beginning- nor an end-of-sequence token, "
-            "so text without a prompt cannot be scored",
-            where=str(self._tokenizer.name_or_path),
-            todo="leave this suite out",
-        )
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return (int(token),)
+    raise InputError(
+        "its tokenizer has neither a beginning- nor an end-of-sequence token, "
+        "so text without a prompt cannot be scored",
+        where=str(tokenizer.name_or_path),
+        todo="leave this suite out",
+    )

@@ -44,11 +44,16 @@ class Format:
             return self._render([Message("user", prompt)]) if prompt else ""
         return self._render(prompt)
 
-    def continuation(self, text: str, context: str) -> str:
+    def continuation(self, text: str, context: str, delimiter: str | None = None) -> str:
         """An answer as it follows `context`: set off by one space in plain text.
 
         A chat answer follows the template's own header, and text without a context begins a line.
+
+        Args:
+            delimiter: in plain text stands there instead, whatever the context is.
         """
+        if self.kind == "plain" and delimiter is not None:
+            return delimiter + text
         if self.kind == "chat" or not context or context[-1].isspace():
             return text
         return " " + text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lethe.errors import InputError, MissingExtraError
 from lethe.models.checkpoint import ADAPTER_WEIGHTS, Checkpoint
+from lethe.models.engine import Engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,11 +21,12 @@ _PROBE = "The quick brown fox jumps over the lazy dog."
 
 @dataclass(frozen=True)
 class LiveModel:
-    """A checkpoint that is ready to score: module in evaluation mode, and its tokenizer."""
+    """A checkpoint that is ready to score: module in evaluation mode, tokenizer and engine."""
 
     checkpoint: Checkpoint
     model: Any
     tokenizer: Any
+    engine: Engine
 
     @property
     def max_length(self) -> int:
@@ -148,6 +150,7 @@ class ModelPool:
         self._model: Any = None
         self._adapter: str | None = None  # fingerprint of the adapter that is attached
         self._shares_base = True
+        self._engine: Engine | None = None  # of the live module, whatever adapter it wears
         self._tokenizers: dict[Path, Any] = {}
 
     @contextmanager
@@ -192,10 +195,13 @@ class ModelPool:
                 where=checkpoint.spec,
                 todo="use the tokenizer the model was saved with",
             )
-        return LiveModel(checkpoint, model, tokenizer)
+        if self._engine is None:
+            self._engine = Engine(model)
+        return LiveModel(checkpoint, model, tokenizer, self._engine)
 
     def _load(self, base: Checkpoint) -> None:
-        self._model = self._base = self._adapter = None  # free the old one before the new one
+        # Free the old one before the new one.
+        self._model = self._base = self._adapter = self._engine = None
         self._model = load_model(base, device=self.device, dtype=self.dtype)
         self._base, self._shares_base = base, True
 

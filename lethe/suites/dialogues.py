@@ -1,4 +1,7 @@
-"""Dialogues of Schema-Guided Dialogue (Rastogi et al., AAAI 2020), from the hub or a local copy."""
+"""Dialogues of Schema-Guided Dialogue (Rastogi et al., AAAI 2020), from the hub or a local copy.
+
+Those of MultiWOZ become the same (`lethe.suites.multiwoz`).
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -66,14 +69,14 @@ def read_dialogue(row: Row) -> Dialogue | None:
     services = list(row["services"])
     if len(services) != 1 or not services[0].startswith("Hotels_"):
         return None
-    turns = tuple(_turn(turn) for turn in _records(row["turns"]))
+    turns = tuple(_turn(turn) for turn in records(row["turns"]))
     return Dialogue(row["dialogue_id"], services[0], turns)
 
 
 def _turn(turn: Mapping[str, Any]) -> Turn:
     if "text" in turn:
         return Turn(turn["speaker"], turn["text"], tuple(map(_act, turn["acts"])))
-    acts = [act for frame in _records(turn["frames"]) for act in _records(frame["actions"])]
+    acts = [act for frame in records(turn["frames"]) for act in records(frame["actions"])]
     return Turn(_SPEAKERS[turn["speaker"]], turn["utterance"], tuple(map(_act, acts)))
 
 
@@ -82,7 +85,7 @@ def _act(act: Mapping[str, Any]) -> Act:
     return Act(_ACTS[name] if isinstance(name, int) else name, act["slot"], tuple(act["values"]))
 
 
-def _records(column: Any) -> Iterator[Mapping[str, Any]]:
+def records(column: Any) -> Iterator[Mapping[str, Any]]:
     """A list of structs; the hub stores it as a struct of lists."""
     if isinstance(column, Mapping):
         return (

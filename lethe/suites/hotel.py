@@ -1,14 +1,15 @@
-"""The booking agent's next reply, out of four (Schema-Guided Dialogue, hotels and houses)."""
+"""The booking agent's next reply: out of four, or in the model's own words."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, pairwise, zip_longest
 
-from lethe.examples import Example, Message
+from lethe.examples import Decoding, Example, Message
 from lethe.suites.dialogues import Dialogue, Turn, read_dialogue
-from lethe.suites.registry import Hub, Rows, suite
+from lethe.suites.multiwoz import OTHER, read_multiwoz
+from lethe.suites.registry import Hub, Published, Rows, suite
 from lethe.suites.replies import Template, fill, template, values_at
 from lethe.suites.splits import share
 
@@ -19,32 +20,56 @@ _SYSTEM = Message(
 _HUB = ("google-research-datasets/schema_guided_dstc8", "dialogues")
 _PARQUET = "refs/convert/parquet"  # the dataset itself is a script, which `datasets` refuses
 
-# Acts of which either may be right at the same place of a conversation.
+# Acts of which either may be right at the same place of a conversation; and in MultiWOZ, where
+# people played the agent and another set of them named the acts, these as well.
 _EITHER: tuple[set[str], ...] = (
     {"OFFER", "INFORM_COUNT"},
     {"NOTIFY_SUCCESS", "NOTIFY_FAILURE"},
     {"REQ_MORE", "GOODBYE"},
     {"REQ_MORE", "OFFER_INTENT"},
 )
+_EITHER_OF_PEOPLE: tuple[set[str], ...] = (
+    *_EITHER,
+    {"OFFER", "INFORM"},
+    {"OFFER", "NOTIFY_FAILURE"},  # what the database holds, nobody can know
+    {"INFORM", "NOTIFY_FAILURE"},
+    {"OFFER", "OFFER_INTENT"},
+    {"OFFER", "REQUEST"},
+    {"INFORM", "OFFER_INTENT"},
+    {"REQUEST", "OFFER_INTENT"},
+)
 
 Kind = tuple[str, ...]
+
+
+def _local(subset: str) -> Mapping[Published, str]:
+    if subset == "multiwoz":
+        return {"all": "multiwoz_hotel/hotel_dialogues.jsonl"}
+    return {
+        "train": "sgd_hotels/train_hotel_only.jsonl",
+        "dev": "sgd_hotels/dev_hotel_only.jsonl",
+        "test": "sgd_hotels/test_hotel_only.jsonl",
+    }
+
+
+def _hub(subset: str) -> Mapping[Published, tuple[Hub, ...]]:
+    if subset == "multiwoz":
+        return {}  # another version of it is there, with other acts
+    return {
+        "train": (Hub(*_HUB, "train", _PARQUET),),
+        "dev": (Hub(*_HUB, "validation", _PARQUET),),
+        "test": (Hub(*_HUB, "test", _PARQUET),),
+    }
 
 
 @suite(
     "hotel",
     axis="proficiency",
     scorer="choice",
-    licence="CC BY-SA 4.0",
-    local=lambda _: {
-        "train": "sgd_hotels/train_hotel_only.jsonl",
-        "dev": "sgd_hotels/dev_hotel_only.jsonl",
-        "test": "sgd_hotels/test_hotel_only.jsonl",
-    },
-    hub=lambda _: {
-        "train": (Hub(*_HUB, "train", _PARQUET),),
-        "dev": (Hub(*_HUB, "validation", _PARQUET),),
-        "test": (Hub(*_HUB, "test", _PARQUET),),
-    },
+    licence="CC BY-SA 4.0; multiwoz MIT",
+    subsets=("sgd", "multiwoz"),
+    local=_local,
+    hub=_hub,
     normalise="byte",
 )
 def hotel(rows: Rows, subset: str) -> Iterator[Example]:
@@ -54,30 +79,60 @@ def hotel(rows: Rows, subset: str) -> Iterator[Example]:
     acts cannot be right here; names, places and dates in them are those of this conversation. A
     reply to which there are not three is left out.
     """
-    dialogues = [dialogue for row in rows if (dialogue := read_dialogue(row)) is not None]
-    pools = {dialogue.service: _Pool() for dialogue in dialogues}
+    dialogues = _dialogues(rows, subset)
+    pools = {dialogue.service: _Pool(played=subset == "multiwoz") for dialogue in dialogues}
     for dialogue in dialogues:
         pools[dialogue.service].add(dialogue)
     for dialogue in dialogues:
-        name = f"{rows.published}/{dialogue.id}"
-        for at, (before, turn) in enumerate(pairwise(dialogue.turns), start=1):
-            if turn.speaker != "system":
-                continue
+        for reply, before, turn in _replies(dialogue, rows.published):
+            at = int(reply.id.rpartition("/")[2])
             place = _Place(dialogue.id, at, before, turn, *values_at(dialogue, at))
             wrong = pools[dialogue.service].distractors(place)
             if len(wrong) < 3:
                 continue
-            id = f"{name}/{at}"
-            options = sorted([turn.text, *wrong], key=partial(share, id))
-            yield Example(
-                id=id,
-                prompt=(_SYSTEM, *map(_message, dialogue.turns[:at])),
-                choices=tuple(options),
-                answer=options.index(turn.text),
-                reference=turn.text,
-                groups={"service": dialogue.service, "act": "+".join(turn.kind)},
-                cluster=name,
-            )
+            options = sorted([turn.text, *wrong], key=partial(share, reply.id))
+            yield replace(reply, choices=tuple(options), answer=options.index(turn.text))
+
+
+@suite(
+    "hotel_reply",
+    axis="proficiency",
+    scorer="match",
+    licence="CC BY-SA 4.0; multiwoz MIT",
+    subsets=("sgd", "multiwoz"),
+    local=_local,
+    hub=_hub,
+    salt="hotel",
+    metrics=("answer_f1",),
+    decoding=Decoding(max_new_tokens=64),
+    match="rouge1",
+)
+def hotel_reply(rows: Rows, subset: str) -> Iterator[Example]:
+    """The booking agent's next reply in the model's own words: ROUGE-1 against the real one"""
+    for dialogue in _dialogues(rows, subset):
+        for reply, _, turn in _replies(dialogue, rows.published):
+            yield replace(reply, references=(turn.text,))
+
+
+def _dialogues(rows: Rows, subset: str) -> list[Dialogue]:
+    read = read_multiwoz if subset == "multiwoz" else read_dialogue
+    return [dialogue for row in rows if (dialogue := read(row)) is not None]
+
+
+def _replies(dialogue: Dialogue, published: str) -> Iterator[tuple[Example, Turn, Turn]]:
+    """The agent's turns, each with what it is asked to say, the turn before it, and itself."""
+    name = dialogue.id if published == "all" else f"{published}/{dialogue.id}"
+    for at, (before, turn) in enumerate(pairwise(dialogue.turns), start=1):
+        if turn.speaker != "system" or OTHER in turn.kind:
+            continue
+        reply = Example(
+            id=f"{name}/{at}",
+            prompt=(_SYSTEM, *map(_message, dialogue.turns[:at])),
+            reference=turn.text,
+            groups={"service": dialogue.service, "act": "+".join(turn.kind)},
+            cluster=name,
+        )
+        yield reply, before, turn
 
 
 def _message(turn: Turn) -> Message:
@@ -97,16 +152,23 @@ class _Place:
 
 
 class _Pool:
-    """What the agent of one service says, by kind, and after which kind of user turn."""
+    """What the agent of one service says, by kind, and after which kind of user turn.
 
-    def __init__(self) -> None:
+    Args:
+        played: whether people played the agent, so that less is surely wrong.
+    """
+
+    def __init__(self, *, played: bool) -> None:
+        self._either = _EITHER_OF_PEOPLE if played else _EITHER
+        # kinds of which two replies about other slots cannot both be right
+        self._by_slot: tuple[Kind, ...] = (("REQUEST",),) if played else (("INFORM",), ("REQUEST",))
         self._templates: dict[Kind, list[Template]] = defaultdict(list)
         self._after: dict[Kind, Counter[Kind]] = defaultdict(Counter)
 
     def add(self, dialogue: Dialogue) -> None:
         """Add every reply of a conversation; those that cannot be moved elsewhere only count."""
         for at, (before, turn) in enumerate(pairwise(dialogue.turns), start=1):
-            if turn.speaker == "system":
+            if turn.speaker == "system" and OTHER not in turn.kind:
                 self._after[before.kind][turn.kind] += 1
                 found = template(dialogue, at)
                 if found is not None:
@@ -145,8 +207,8 @@ class _Pool:
         A question is wrong if it asks for what is known already. Otherwise the acts must be others
         than the real ones; questions and pieces of information may also differ in their slots.
         """
-        same = kind == place.real.kind and kind in (("INFORM",), ("REQUEST",))
-        if not same and _may_be_right(set(kind), set(place.real.kind)):
+        same = kind == place.real.kind and kind in self._by_slot
+        if not same and _may_be_right(set(kind), set(place.real.kind), self._either):
             return
         real_slots = {act.slot for act in place.real.acts} if same else set()
         found = self._templates[kind]
@@ -159,6 +221,6 @@ class _Pool:
                     yield text
 
 
-def _may_be_right(done: set[str], real: set[str]) -> bool:
-    """Whether acts could stand where the real ones do: they share one, or one of `_EITHER`."""
-    return bool(done & real) or any(pair & done and pair & real for pair in _EITHER)
+def _may_be_right(done: set[str], real: set[str], either: Sequence[set[str]]) -> bool:
+    """Whether acts could stand where the real ones do: they share one, or one of a pair."""
+    return bool(done & real) or any(pair & done and pair & real for pair in either)

@@ -8,9 +8,16 @@ from typing import cast
 from lethe.errors import InputError, nearest
 from lethe.examples import Example, ScorerName, Split, Suite
 from lethe.reading import is_source, read_examples, scorer_of
+from lethe.suites.letters import LETTERS, by_letter
 from lethe.suites.registry import RECIPES, Published, Recipe, Table, examples_of, tables
 from lethe.suites.splits import sample, split_of
 
+_HARNESS = "lm_eval:"
+_USERS_METRICS: dict[ScorerName, tuple[str, ...]] = {
+    "likelihood": ("bits_per_byte",),
+    "match": ("answer_em", "answer_f1"),
+    "refusal": ("refusal_rate", "over_refusal"),
+}
 # Where published splits share a cluster it stays in the first of these.
 _PRECEDENCE: tuple[Published, ...] = ("test", "dev", "protect", "train")
 
@@ -63,6 +70,8 @@ def load(
     Args:
         spec: a name (`arc`), a name and a subset (`arc:easy`, `bbq:Age`, `perplexity:my.txt`), or
             what `lethe.reading.read_examples` reads; the rows decide the scorer of the latter.
+            `@letters` after a name asks for the letter of an option (`arc@letters`); `lm_eval:TASK`
+            is a task of lm-evaluation-harness.
         limit: this many examples, the first by hash; whole clusters where phrasings are compared.
         data_dir: a folder of local data sets; else `LETHE_DATA`; else the hub is read.
 
@@ -70,9 +79,16 @@ def load(
         InputError: unknown name, subset or split, or data that cannot be read.
         MissingExtraError: the hub is to be read and `datasets` is not installed.
     """
-    name, _, subset = spec.partition(":")
+    if spec.startswith(_HARNESS):
+        from lethe.suites.lm_eval import load_task
+
+        return load_task(spec, split=split, limit=limit)
+    whole, _, view = spec.partition("@")
+    name, _, subset = whole.partition(":")
     if name not in RECIPES:
         return _users_suite(spec, split, limit)
+    if view not in ("", LETTERS):
+        raise InputError(f"no way of asking '{view}'", where=spec, todo=f"write @{LETTERS}")
     recipe = RECIPES[name]
     if recipe.of_file and subset and subset not in recipe.subsets:
         path = Path(subset)
@@ -82,20 +98,27 @@ def load(
         subset = _subset(recipe, subset)
         examples, source = _published(recipe, subset, split, _data_dir(data_dir))
         title = name if subset == recipe.subsets[0] else f"{name}:{subset}"
-    return Suite(
+    suite = Suite(
         name=title,
         axis=recipe.axis,
         scorer=recipe.scorer,
-        examples=sample(
-            examples, limit, salt=recipe.salt, whole_clusters=recipe.phrasing is not None
-        ),
+        examples=examples,
         split=split,
         normalise=recipe.normalise,
+        decoding=recipe.decoding,
+        match=recipe.match,
+        extract=recipe.extract,
         metrics=recipe.metrics,
         balance=recipe.balance,
         phrasing=recipe.phrasing,
         source=source,
     )
+    if view:
+        suite = by_letter(suite)
+    kept = sample(
+        suite.examples, limit, salt=recipe.salt, whole_clusters=suite.phrasing is not None
+    )
+    return replace(suite, examples=kept)
 
 
 def training_examples(
@@ -160,6 +183,17 @@ def _published(
     found = tables(recipe, subset, data_dir)
     of = cast("set[Split]", set(found) - {"all"})
     home: Published = split if split in of else "train" if of else "all"
+    if not found:
+        raise InputError(
+            f"'{recipe.name}' is read from local files alone",
+            where=f"{recipe.name}:{subset}",
+            todo="set LETHE_DATA",
+        )
+    if home not in found:
+        raise InputError(
+            f"'{recipe.name}' is published for {' and '.join(sorted(of))} alone",
+            where=f"split '{split}'",
+        )
     if not found.get(home):
         where = data_dir / recipe.local(subset)[home] if data_dir else recipe.hub_name
         rows = "rows" if home == "all" else f"rows of the {home} split"
@@ -207,12 +241,22 @@ def _users_suite(spec: str, split: Split, limit: int | None) -> Suite:
     scorer = scorer_of(examples[0])
     path = Path(spec)
     name = path.stem if path.exists() else spec
+    if scorer == "refusal":
+        examples = tuple(map(_labelled, examples))
     return Suite(
         name=name,
         axis="custom",
         scorer=scorer,
         examples=sample(examples, limit, salt=name),
         split=split,
-        metrics=("bits_per_byte",) if scorer == "likelihood" else (),
+        match="f1",
+        metrics=_USERS_METRICS.get(scorer, ()),
+        balance="label" if scorer == "refusal" else None,
         source=spec,
     )
+
+
+def _labelled(example: Example) -> Example:
+    """A user's safety prompt, in the grouping over which its suite is balanced."""
+    label = "unsafe" if example.harmful else "safe"
+    return replace(example, groups={**example.groups, "label": label})

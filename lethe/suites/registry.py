@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lethe.errors import InputError
-from lethe.examples import Example, Normalise, ScorerName, Split
-from lethe.rows import Placed, Row, first_line, hub_rows, read_rows, read_text
+from lethe.examples import Decoding, Example, Match, Normalise, ScorerName, Split
+from lethe.rows import Placed, Row, first_line, hub_rows, parse_json, read_rows, read_text
+
+_DEFAULT_DECODING = Decoding()
 
 Published = Literal["train", "dev", "test", "protect", "all"]
 
@@ -76,6 +78,9 @@ class Recipe:
     metrics: tuple[str, ...]
     balance: str | None
     phrasing: str | None
+    decoding: Decoding
+    match: Match
+    extract: str | None
     overlapping: bool
     of_file: OfFile | None
 
@@ -107,6 +112,9 @@ def suite(
     metrics: tuple[str, ...] = (),
     balance: str | None = None,
     phrasing: str | None = None,
+    decoding: Decoding = _DEFAULT_DECODING,
+    match: Match = "exact",
+    extract: str | None = None,
     overlapping: bool = False,
     of_file: OfFile | None = None,
 ) -> Callable[[Normaliser], Normaliser]:
@@ -134,6 +142,9 @@ def suite(
             metrics=metrics,
             balance=balance,
             phrasing=phrasing,
+            decoding=decoding,
+            match=match,
+            extract=extract,
             overlapping=overlapping,
             of_file=of_file,
         )
@@ -181,6 +192,8 @@ def _rows(table: Table) -> Iterable[Placed]:
         return hub_rows(table.name, table.config, split=table.split, revision=table.revision)
     if table.suffix == ".txt":
         return text_rows(table)
+    if table.suffix == ".json":
+        return document_rows(table)
     return read_rows(table)
 
 
@@ -191,3 +204,16 @@ def text_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         end = "\n" if number < len(lines) else ""
         if line or end:
             yield f"{path}:{number}", {"text": line + end}
+
+
+def document_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON document: a list of them, or one under `data` (as SQuAD has it)."""
+    document = parse_json(read_text(path), str(path))
+    items = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(items, list):
+        raise InputError("the document is no list of rows", where=str(path))
+    for number, item in enumerate(items, start=1):
+        where = f"{path}, item {number}"
+        if not isinstance(item, dict):
+            raise InputError("a row is an object", where=where)
+        yield where, item

@@ -64,7 +64,10 @@ def data_hash(examples: Sequence[Example]) -> str:
             asked: object = prompt
         else:
             asked = [[turn.role, turn.content] for turn in prompt]
-        digest.update(json.dumps([asked, target_of(example), example.cluster]).encode())
+        said: list[object] = [asked, target_of(example), example.cluster]
+        if example.delimiter is not None:
+            said.append(example.delimiter)
+        digest.update(json.dumps(said).encode())
     return digest.hexdigest()
 
 
@@ -84,7 +87,9 @@ def tokenise(
     requests = []
     for example in examples:
         context = form.context(example.prompt)
-        requests.append((context, [form.continuation(target_of(example), context)]))
+        requests.append(
+            (context, [form.continuation(target_of(example), context, example.delimiter)])
+        )
     # The end of the turn takes a place, and a scored row leaves out its last token.
     encoded = encode(tokenizer, requests, max_length=max_length - 2)
     end = end_of_turn(tokenizer, form)
