@@ -27,7 +27,7 @@ Suites = Annotated[
     typer.Option(
         "--suite",
         "-s",
-        help="A suite, NAME:SUBSET, or your own file. Repeatable. "
+        help="A suite, NAME:SUBSET, lm_eval:TASK, or your own file. Repeatable. "
         "Audits default to toxigen, bbq, arc, perplexity.",
     ),
 ]

@@ -65,6 +65,8 @@ def print_suites(found: Sequence["SuiteInfo"]) -> None:
             lines.append("subsets: " + " ".join(f":{subset}" for subset in entry.subsets))
         for line in lines:
             console.print(Padding(Text(line), (0, 0, 0, 4)))
+    also = "NAME@letters asks for an option's letter in every order; lm_eval:TASK, any of its tasks"
+    console.print(Text(f"also: {also}", style="dim"))
 
 
 def print_checks(checks: Sequence["Check"]) -> None:
