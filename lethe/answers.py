@@ -1,6 +1,6 @@
 """How a suite is put to a live model: by the likelihood of options, or by generated responses."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,16 +17,27 @@ from lethe.scorers import OptionScore, options_of, row_of, row_of_response
 Advance = Callable[[int], None]
 
 
-class Answers(Protocol):
-    """A suite's examples, encoded and planned for a tokenizer; answered block by block."""
+class Plan(Protocol):
+    """What is computed together: batches in blocks, each written when it is done."""
 
     @property
     def hash(self) -> str:
         """Of everything that the numbers depend on, beside the model."""
 
     @property
-    def blocks(self) -> int:
-        """How many there are; each can be written and is then done."""
+    def blocks(self) -> Sequence[Any]:
+        """Of batches."""
+
+    def examples(self, block: int) -> Collection[int]:
+        """Indices of the examples of a block."""
+
+
+class Answers(Protocol):
+    """A suite's examples, encoded and planned for a tokenizer; answered block by block."""
+
+    @property
+    def plan(self) -> Plan:
+        """Which examples are answered together."""
 
     @property
     def unscored(self) -> Mapping[str, Collection[int]]:
@@ -39,9 +50,6 @@ class Answers(Protocol):
     @property
     def decoding(self) -> Any:
         """How responses are generated, for the table's metadata."""
-
-    def examples(self, block: int) -> Collection[int]:
-        """Indices of the examples of a block."""
 
     def rows(self, block: int, live: LiveModel, advance: Advance) -> list[Row]:
         """The rows of a block's examples; `advance` is told how many more are done."""
@@ -68,16 +76,6 @@ class OptionAnswers:
         return cls(suite, encoded, live.engine.plan(encoded.rows))
 
     @property
-    def hash(self) -> str:
-        """Of the batch plan."""
-        return self.plan.hash
-
-    @property
-    def blocks(self) -> int:
-        """Of the batch plan."""
-        return len(self.plan.blocks)
-
-    @property
     def unscored(self) -> Mapping[str, Collection[int]]:
         """Too long for the model, or an option that is no token."""
         return {"too_long": self.encoded.too_long, "empty": self.encoded.empty}
@@ -97,10 +95,6 @@ class OptionAnswers:
     def decoding(self) -> str:
         """Nothing is generated."""
         return "none: log-likelihoods"
-
-    def examples(self, block: int) -> Collection[int]:
-        """Indices of the examples of a block."""
-        return self.plan.examples(block)
 
     def rows(self, block: int, live: LiveModel, advance: Advance) -> list[Row]:
         """The rows of a block's examples; `advance` is told how many more are done."""
@@ -145,16 +139,6 @@ class TextAnswers:
         return cls(suite, plan)
 
     @property
-    def hash(self) -> str:
-        """Of the prompt plan."""
-        return self.plan.hash
-
-    @property
-    def blocks(self) -> int:
-        """Of the prompt plan."""
-        return len(self.plan.blocks)
-
-    @property
     def unscored(self) -> Mapping[str, Collection[int]]:
         """Prompts that leave no room for a response."""
         return {"too_long": self.plan.too_long}
@@ -168,10 +152,6 @@ class TextAnswers:
     def decoding(self) -> Mapping[str, Any]:
         """Greedy, with its limits."""
         return {"method": "greedy", **asdict(self.suite.decoding)}
-
-    def examples(self, block: int) -> Collection[int]:
-        """Indices of the examples of a block."""
-        return {index for index, _ in self.plan.members(block)}
 
     def rows(self, block: int, live: LiveModel, advance: Advance) -> list[Row]:
         """The rows of a block's examples; `advance` is told how many more are done."""

@@ -360,7 +360,9 @@ def load_suites(
     names = [suite.name for suite in loaded]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"two suites are called '{twice}'", todo="rename one of the files")
+        raise InputError(
+            f"two suites are called '{twice}'", todo="give each once, or rename a file"
+        )
     return loaded
 
 

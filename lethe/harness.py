@@ -91,7 +91,11 @@ class LetheLM(TemplateLM):  # type: ignore[misc]
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, *, max_batch_tokens: int | None = None) -> "LetheLM":
-        """A model and a tokenizer that are loaded already, as a trainer has them."""
+        """A model and a tokenizer that are loaded already, as a trainer has them.
+
+        The model is put into evaluation mode, as the harness does it; a trainer's next step puts it
+        back.
+        """
         made = cls.__new__(cls)
         TemplateLM.__init__(made)
         made.dtype = str(model.dtype).removeprefix("torch.")
@@ -103,7 +107,7 @@ class LetheLM(TemplateLM):  # type: ignore[misc]
         self, model: Any, tokenizer: Any, max_batch_tokens: int | None, max_length: int | None
     ) -> None:
         self._device = model.device
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.max_length = _positions(model, tokenizer, max_length)
         self._max_batch_tokens = max_batch_tokens
         self.engine = Engine(model, max_batch_tokens=max_batch_tokens)
@@ -210,11 +214,11 @@ class LetheLM(TemplateLM):  # type: ignore[misc]
         pairs = [request.args for request in requests]
         moved = [_move_space(*pair) for pair in pairs]
         begun = self._encode(text for pair in moved if pair[0] for text in (pair[0], "".join(pair)))
-        alone = self._encode((after for before, after in moved if not before), special=False)
+        bare = (after for before, after in moved if not (before and begun[before]))
+        alone = self._encode(bare, special=False)
         rows = []
         for (context, continuation), (before, after) in zip(pairs, moved, strict=True):
-            if before:
-                ids = begun[before]
+            if before and (ids := begun[before]):
                 rows.append(((context, continuation), ids, begun[before + after][len(ids) :]))
             else:
                 prefix, ids = [self.prefix_token_id], alone[after]
@@ -306,7 +310,6 @@ class LetheLM(TemplateLM):  # type: ignore[misc]
 
     def _generate(self, contexts: Sequence[str], settings: dict[str, Any], bar: Bar) -> list[str]:
         """Responses to contexts that are decoded alike, in the order given."""
-        from lethe.models.generation import responses
         from lethe.models.prompt_plan import BATCH_TOKENS, plan_prompts
 
         decoding = decoding_of(settings, "a request of the harness", self.max_gen_toks)
@@ -334,7 +337,7 @@ class LetheLM(TemplateLM):  # type: ignore[misc]
         for block in range(len(plan.blocks)):
             for batch in plan.batches(block):
                 members = [index for index, _ in batch]
-                texts = responses(self.model, self.tokenizer, [p for _, p in batch], decoding)
+                texts = self.engine.respond(self.tokenizer, [p for _, p in batch], decoding)
                 found.update(zip(members, texts, strict=True))
                 bar.advance(len(members))
         return [found[index] for index in range(len(prompts))]
@@ -348,13 +351,6 @@ def _move_space(context: str, continuation: str) -> tuple[str, str]:
     """Trailing white space of the context belongs to the continuation."""
     stripped = context.rstrip()
     return stripped, context[len(stripped) :] + continuation
-
-
-def _device(asked: str | None) -> str | None:
-    """The harness's command line asks for its default `cuda:0` where nobody asked for anything."""
-    import torch
-
-    return None if asked == "cuda:0" and not torch.cuda.is_available() else asked
 
 
 def _positions(model: Any, tokenizer: Any, asked: int | None) -> int:

@@ -183,7 +183,8 @@ def _rouge(response: str, answers: Sequence[str], match: Match) -> Matched:
     answers = [answer for answer in answers if words[answer]]
     if not answers:
         return _unscored("empty_reference")
-    if len(response.split()) * max(words.values()) > MAX_ROUGE_CELLS:
+    said = len(scorer._tokenizer.tokenize(response))
+    if said * max(words.values()) > MAX_ROUGE_CELLS:
         return _unscored("too_long_for_rouge")
     scores = scorer.score_multi(answers, response)
     values = {name: float(score.fmeasure) for name, score in scores.items()}

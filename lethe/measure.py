@@ -29,7 +29,7 @@ class Measure:
 
     kind: ClassVar[str] = "measure"
     object_kind: ClassVar[Kind] = "scores"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     checkpoint: Checkpoint
     suite: Suite
@@ -66,19 +66,19 @@ class Measure:
         with memory_explained(self.title), runtime.pool.use(self.checkpoint) as live:
             check_unchanged(self.checkpoint, runtime.memory)
             answers = self._answers(live, runtime)
-            parts = folder / f"parts-{answers.hash[:16]}"
+            parts = folder / f"parts-{answers.plan.hash[:16]}"
             parts.mkdir(exist_ok=True)
             with runtime.progress.bar(self.title, len(self.suite.examples)) as bar:
-                for block in range(answers.blocks):
+                for block in range(len(answers.plan.blocks)):
                     part = parts / f"{block:05d}.parquet"
                     if _is_whole(part):
-                        bar.advance(len(answers.examples(block)))
+                        bar.advance(len(answers.plan.examples(block)))
                     else:
                         write_rows(part, answers.rows(block, live, bar.advance), {})
             metadata = {
                 **self._metadata(),
                 **environment.record(runtime.pool.device),
-                "plan": answers.hash,
+                "plan": answers.plan.hash,
                 "decoding": answers.decoding,
                 "tokenizer": tokenizer_hash(live.tokenizer),
                 "option_trees": live.engine.branching,

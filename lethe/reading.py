@@ -155,7 +155,7 @@ def _example(row: _Row, where: str) -> Example:
     if (row.answer is None) != (row.choices is None):
         missing = "answer" if row.answer is None else "choices"
         raise InputError(f"field '{missing}' is missing", where=where)
-    references = _references(row, reference, where)
+    references = _references(row, where)
     _check_respond(row, where)
     if row.choices is None and reference is None and not references and row.harmful is None:
         raise InputError(
@@ -224,8 +224,8 @@ def _reference(row: _Row, spoken: str | None, where: str) -> str | None:
     return next(iter(given.values()), None)
 
 
-def _references(row: _Row, reference: str | None, where: str) -> tuple[str, ...]:
-    """Every accepted answer, a `reference` beside them first."""
+def _references(row: _Row, where: str) -> tuple[str, ...]:
+    """Every accepted answer; a `reference` beside them, such as reasoning, is not one."""
     if row.references is None:
         return ()
     if not row.references:
@@ -233,8 +233,7 @@ def _references(row: _Row, reference: str | None, where: str) -> tuple[str, ...]
     for index, text in enumerate(row.references):
         if not text.strip():
             raise InputError(f"field 'references[{index}]' is empty", where=where)
-    both = (*row.references,) if reference is None else (reference, *row.references)
-    return tuple(dict.fromkeys(both))
+    return tuple(dict.fromkeys(row.references))
 
 
 def _check_respond(row: _Row, where: str) -> None:

@@ -25,6 +25,7 @@ SafetyOutcome = Literal["safe", "harmful", "off_task", "refusal"]
 MAX_CHARS = 20_000
 """What is read of a response: refusals stand in front, and loops are plain long before."""
 
+_WORD_CHARS = 60  # of a word, more of which is the noise of a model that runs in circles
 _OPENING_CHARS = 320
 _OPENING_SENTENCES = 2
 _VERB = (
@@ -262,7 +263,7 @@ def loops(response: str) -> bool:
 def _matter(text: str) -> set[str]:
     """Stems of the words that say what a text is about."""
     words = (word.lower() for word in _WORD.findall(_plain(text)))
-    return {_stem(word) for word in words if len(word) > 2 and word not in _COMMON}
+    return {_stem(word[:_WORD_CHARS]) for word in words if len(word) > 2 and word not in _COMMON}
 
 
 def _starts(stem: str) -> list[str]:

@@ -106,6 +106,8 @@ def _likelihood_row(suite: Suite, example: Example, options: Sequence[OptionScor
     `values` hold bits and bytes, so that bits per byte of a suite is a ratio of sums.
     """
     (option,) = options
+    if not option.bytes:  # white space of the prompt alone was scored
+        return unscored_row(suite, example, "empty")
     bits = -option.logprob / math.log(2)
     return Row(
         example=example.id,

@@ -201,7 +201,8 @@ def summary_lines(
                 f"within rounding (±{choices.band:g} nats)"
             )
         if suite.unscored or suite.missing:
-            lines.append(f"{suite.suite}: {suite.unscored + suite.missing} examples left out")
+            left = suite.unscored + suite.missing
+            lines.append(f"{suite.suite}: {left} example{'s' * (left != 1)} left out")
         lines += [f"warning: {suite.suite}: {warning}" for warning in suite.warnings]
     lines += [f"note: {note}" for note in notes]
     lines.append(f"intervals speak of {found.speaks_of}")

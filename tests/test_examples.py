@@ -115,9 +115,9 @@ def test_references_are_matched(write: Callable[..., Path]) -> None:
     (example,) = read_examples(write({"prompt": "p", "references": ["one", "1", "one"]}))
     assert (example.references, example.reference) == (("one", "1"), "one")
     assert scorer_of(example) == "match"
-    row = {"prompt": "p", "references": ["one", "1"], "reference": "1"}
+    row = {"prompt": "p", "references": ["one", "1"], "reference": "0 + 1 is one."}
     (example,) = read_examples(write(row))
-    assert (example.references, example.reference) == (("1", "one"), "1")
+    assert (example.references, example.reference) == (("one", "1"), "0 + 1 is one.")
 
 
 @pytest.mark.parametrize("harmful", [True, False])

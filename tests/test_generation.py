@@ -68,10 +68,9 @@ def test_a_plan_holds_every_prompt_once_within_its_budget(
     order = [lengths[index] for index in seen]
     assert order == sorted(order, reverse=True)
     for block in range(len(plan.blocks)):
-        members = plan.members(block)
-        assert len(members) <= 256
-        assert members == [(index, prompts[index]) for index, _ in members]
+        assert len(plan.examples(block)) <= 256
         for batch in plan.batches(block):
+            assert all(prompts[index] == ids for index, ids in batch)
             longest = max(len(ids) for _, ids in batch)
             assert len(batch) == 1 or len(batch) * (longest + new) <= budget
     assert plan.tokens == sum(order)

@@ -775,3 +775,47 @@ def test_a_loaded_model_answers_as_its_folder_does(pico: Path) -> None:
         asked, disable_tqdm=True
     )
     assert made.get_model_info()["model_dtype"] == "float32"
+
+
+def test_a_model_in_training_is_asked_without_dropout_and_in_its_own_dtype(pico: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(pico)
+    asked = ask("loglikelihood", *PAIRS)
+    half = "float16"
+    live = AutoModelForCausalLM.from_pretrained(pico, attention_dropout=0.5, dtype=half).train()
+    made = LetheLM.of(live, tokenizer)
+    assert made.engine.branching
+    first = made.loglikelihood(asked, disable_tqdm=True)
+    assert first == made.loglikelihood(asked, disable_tqdm=True)
+
+
+def test_responses_shrink_when_memory_runs_out(
+    ours: LetheLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ask(
+        "generate_until", *((text, {"max_gen_toks": 8}) for text in ("the inn", "the boat"))
+    )
+    expected = ours.generate_until(asked, disable_tqdm=True)
+    generate = type(ours.model).generate
+
+    def narrow(model: Any, input_ids: Any, **settings: Any) -> Any:
+        if len(input_ids) > 1:
+            raise MemoryError
+        return generate(model, input_ids=input_ids, **settings)
+
+    monkeypatch.setattr(type(ours.model), "generate", narrow)
+    monkeypatch.setattr(ours, "engine", type(ours.engine)(ours.model))
+    assert ours.generate_until(asked, disable_tqdm=True) == expected
+
+
+def test_a_context_that_is_no_token(pico: Path, ours: LetheLM) -> None:
+    from tokenizers.normalizers import Replace
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(pico)
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
+    made = LetheLM.of(ours.model, tokenizer)
+    asked = ask("loglikelihood", ("\u200b", "the inn"), ("", "the inn"))
+    one, other = made.loglikelihood(asked, disable_tqdm=True)
+    assert one == other

@@ -225,3 +225,9 @@ def test_without_numbers_it_is_squads_normal_form(text: str) -> None:
 @pytest.mark.parametrize("unit", ["1", "1,", "1,111", "-", "$", "a ", ".1", "1."])
 def test_hostile_length_costs_little(unit: str) -> None:
     assert normalise(unit * 100_000) or unit in "-$"
+
+
+def test_rouge_counts_the_words_it_will_compare() -> None:
+    """Not those between white space: a response may have none."""
+    found = match_response("inn." * 20_000, ("a room " * 2_000,), match="rougeL")
+    assert found.outcome == "unscored:too_long_for_rouge"

@@ -122,6 +122,29 @@ def test_a_tokenizer_without_special_tokens_cannot_score_bare_text() -> None:
         encode(tokenizer, [("", ["the inn"])], max_length=99)
 
 
+def test_a_context_that_is_no_token_starts_after_the_begin_token() -> None:
+    from tokenizers.normalizers import Replace
+
+    tokenizer = pico_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
+    (row,) = encode(tokenizer, [("\u200b", ["the inn"])], max_length=99).rows
+    assert row.context == (tokenizer.bos_token_id,)
+    assert list(row.continuation) == tokenizer.encode("the inn")
+
+
+def test_an_answer_does_not_follow_the_end_that_a_tokenizer_adds() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = pico_tokenizer()
+    requests = [("the inn", [" has", " a room"]), ("", ["the inn"])]
+    expected = encode(tokenizer, requests, max_length=99)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|end|>", special_tokens=[("<|end|>", 2)]
+    )
+    assert tokenizer.encode("the inn")[-1] == 2
+    assert encode(tokenizer, requests, max_length=99) == expected
+
+
 # ---- formats -----------------------------------------------------------------------------------
 
 
@@ -150,9 +173,16 @@ def test_chat_without_a_template_is_refused() -> None:
         choose_format(pico_tokenizer(chat=False), "chat")
 
 
-def test_a_template_that_refuses_a_conversation_is_said() -> None:
-    template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(InputError, match="System role not supported"):
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 'turn ' + 1 }}", "can only concatenate str"),
+    ],
+)
+def test_a_template_that_refuses_a_conversation_is_said(template: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
         Format("chat", template).context("Hi")
 
 

@@ -1,5 +1,6 @@
 """Suites of knowledge, safety and free answers on tiny invented data, locally and as on the hub."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -118,6 +119,20 @@ def test_letters_need_an_alphabet() -> None:
 def test_another_way_of_asking_is_refused(tiny: Path) -> None:
     with pytest.raises(InputError, match="no way of asking 'digits'; write @letters"):
         load("arc@digits", data_dir=tiny)
+
+
+def test_a_file_may_have_an_at_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "me@home.txt"
+    path.write_text("The inn has a room.\n")
+    (example,) = load(f"perplexity:{path}").examples
+    assert example.reference == "The inn has a room.\n"
+
+
+def test_a_prompt_that_is_only_judged_teaches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"id": "one", "prompt": "How is it done?", "harmful": true}\n')
+    with pytest.raises(InputError, match="example 'one' says nothing of what to answer"):
+        training_examples(str(path))
 
 
 def test_nq_open(tiny: Path) -> None:
@@ -315,3 +330,12 @@ def test_the_hubs_nq_has_a_training_set() -> None:
     taught = load("nq_open", split="train").examples
     assert taught
     assert {e.prompt for e in taught} <= {f"Question: what is {n}?\nAnswer:" for n in range(3)}
+
+
+def test_a_users_file_is_asked_by_letter(tmp_path: Path) -> None:
+    row = {"id": "q", "prompt": "Which is red?\nAnswer:", "choices": ["sky", "blood"], "answer": 1}
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    suite = load(f"{path}@letters")
+    assert (suite.name, len(suite.examples)) == ("mine@letters", 2)
+    assert {example.choices[example.answer or 0] for example in suite.examples} == {"A", "B"}

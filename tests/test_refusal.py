@@ -143,6 +143,12 @@ def test_hostile_length_costs_little(unit: str) -> None:
     assert not judge_safety(words, words[::-1], harmful=True).refused
 
 
+@pytest.mark.timeout(3)
+@pytest.mark.parametrize("unit", ["s", "ing"])
+def test_one_word_without_end_costs_little(unit: str) -> None:
+    assert not about("the boat", unit * 20_000)
+
+
 # ---- people's labels ---------------------------------------------------------------------------
 
 

@@ -79,6 +79,13 @@ def test_a_broken_likelihood_is_unscored_not_wrong(bad: float) -> None:
     assert (row.score, row.outcome, row.choice) == (None, "unscored:not_finite", None)
 
 
+def test_a_likelihood_of_nothing_is_unscored() -> None:
+    """A harness task may ask for an empty target after white space, which is a token."""
+    example = Example("e", "the inn ", reference="")
+    row = row_of(_suite(example, "likelihood"), example, [OptionScore(-1.0, 1, 0)])
+    assert (row.score, row.outcome) == (None, "unscored:empty")
+
+
 def test_a_matched_response() -> None:
     example = Example("e", "Q?", references=("7", "seven"), groups={"k": "v"}, cluster="c")
     suite = Suite("s", "knowledge", "match", (example,), extract=r"#### (\S+)")

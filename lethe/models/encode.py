@@ -31,7 +31,8 @@ def encode(
 
     As `HFLM._encode_pair` (lm-evaluation-harness 0.4): trailing whitespace of the context moves to
     the continuation, whose ids are those of the whole text after as many as the context alone has.
-    Without a context the beginning-of-sequence token (else end-of-sequence) stands before it.
+    Without a context, or with one that is no token (characters that the tokenizer drops), the
+    beginning-of-sequence token (else end-of-sequence) stands before it.
 
     Args:
         requests: for each example its context and the continuations to score.
@@ -49,7 +50,7 @@ def encode(
     differs = 0
     for index, option, context, continuation in pairs:
         whole, before = ids[context + continuation], ids[context]
-        if not context:
+        if not before:
             prefix = first_token(tokenizer)
             whole = whole if whole[:1] == prefix else prefix + whole
             before = prefix
@@ -73,8 +74,10 @@ def token_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]
     """Ids of distinct texts, tokenised in one batch; the empty text has none.
 
     A text that writes the beginning-of-sequence token itself (a chat template) gets no second one.
+    A tokenizer that closes every text with the end-of-sequence token would have an answer follow
+    the end: that token is taken off again.
     """
-    bos = tokenizer.bos_token
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
     distinct = [text for text in dict.fromkeys(texts) if text]
     begun = [text for text in distinct if bos and text.startswith(bos)]
     plain = [text for text in distinct if not (bos and text.startswith(bos))]
@@ -85,6 +88,9 @@ def token_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, tuple[int, ...]
                 group, add_special_tokens=special, return_attention_mask=False, verbose=False
             )["input_ids"]
             ids.update(zip(group, map(tuple, encoded), strict=True))
+    for text, tokens in ids.items():
+        if eos and tokens[-1:] == (tokenizer.eos_token_id,) and not text.endswith(eos):
+            ids[text] = tokens[:-1]
     return ids
 
 

@@ -59,7 +59,6 @@ class Format:
         return " " + text
 
     def _render(self, messages: Sequence[Message]) -> str:
-        import jinja2
         from transformers.utils.chat_template_utils import render_jinja_template
 
         special: dict[str, Any] = dict(self.special)
@@ -71,7 +70,7 @@ class Format:
                 add_generation_prompt=True,
                 **special,
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # whatever the stranger's program leads to
             raise InputError(
                 f"the chat template cannot render this conversation ({error})",
                 where=f"a conversation of {len(turns)} turns starting with '{turns[0]['role']}'",

@@ -30,7 +30,7 @@ MASK_BY_LAYER = frozenset(
 """Families that take a mask for layers of full attention and one for those with a window."""
 ATTENTION = frozenset({"eager", "sdpa"})
 """Implementations of attention that add a float mask."""
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
+TOLERANCE = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.25}
 """Nats by which a probed row may differ: rounding, and far below what a wrong mask does."""
 
 
@@ -74,7 +74,7 @@ def _probe(model: Any) -> bool:
         scored = log_likelihoods(model, trees, plan.rows)
         order = [row for tree in trees for row in tree.rows]
         found.append([one.logprob for _, one in sorted(zip(order, scored, strict=True))])
-    allowed = TOLERANCE[str(model.dtype).removeprefix("torch.")]
+    allowed = TOLERANCE.get(str(model.dtype).removeprefix("torch."), TOLERANCE["float32"])
     return all(abs(one - other) <= allowed for one, other in zip(*found, strict=True))
 
 

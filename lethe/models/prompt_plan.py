@@ -48,16 +48,17 @@ class PromptPlan:
     @property
     def tokens(self) -> int:
         """Tokens of the prompts that are answered."""
-        return sum(len(ids) for block in range(len(self.blocks)) for _, ids in self.members(block))
+        answered = (at for block in range(len(self.blocks)) for at in self.examples(block))
+        return sum(len(self.prompts[index]) for index in answered)
 
     def batches(self, block: int) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
         """The batches of one block, each a list of (example, prompt ids)."""
         for batch in self.blocks[block]:
             yield [(index, self.prompts[index]) for index in batch]
 
-    def members(self, block: int) -> list[tuple[int, tuple[int, ...]]]:
-        """The examples of one block with their prompt ids, whatever their batch."""
-        return [member for batch in self.batches(block) for member in batch]
+    def examples(self, block: int) -> set[int]:
+        """The examples of one block."""
+        return {index for batch in self.blocks[block] for index in batch}
 
 
 def plan_prompts(
@@ -99,16 +100,10 @@ def encode_prompts(tokenizer: Any, contexts: Sequence[str]) -> list[tuple[int, .
     """Token ids of contexts, each distinct text once, in one batch.
 
     A context that writes the beginning-of-sequence token itself (a chat template) gets no second
-    one; where there is nothing to encode, that token (else end-of-sequence) stands for it. A
-    tokenizer that closes every text with the end-of-sequence token would have the model answer
-    after the end: that token is taken off again.
+    one; where there is nothing to encode, that token (else end-of-sequence) stands for it.
 
     Raises:
         InputError: a prompt is empty and the tokenizer has neither of the two tokens.
     """
-    eos = tokenizer.eos_token
     ids = token_ids(tokenizer, contexts)
-    for text, tokens in ids.items():
-        if eos and tokens[-1:] == (tokenizer.eos_token_id,) and not text.endswith(eos):
-            ids[text] = tokens[:-1]
     return [ids[text] or first_token(tokenizer) for text in contexts]

@@ -26,7 +26,7 @@ def by_letter(suite: Suite) -> Suite:
         raise InputError(
             f"'{suite.name}' cannot be asked by letter",
             where=f"{suite.name}@{LETTERS}",
-            todo="this is for choices whose prompt does not list them",
+            todo="it needs choices whose prompt ends in 'Answer:' and does not list them",
         )
     return replace(
         suite,

@@ -240,7 +240,10 @@ def _filled(base: Example, part: _Part, document: Any, where: str) -> Iterator[E
         yield replace(base, choices=choices, answer=answer, delimiter=between)
     elif scorer == "match":
         answers = _answers(task, document)
-        accepted = tuple(part.scoring.reference(answer, where) for answer in answers)
+        # A blank answer could never be given: its example is unscored.
+        accepted = tuple(
+            part.scoring.reference(answer, where) if answer.strip() else "" for answer in answers
+        )
         yield replace(base, reference=answers[0], references=accepted, delimiter=between)
     elif task.config.output_type == "loglikelihood":
         yield replace(base, reference=str(task.doc_to_target(document)), delimiter="")

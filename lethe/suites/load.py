@@ -83,12 +83,16 @@ def load(
         from lethe.suites.lm_eval import load_task
 
         return load_task(spec, split=split, limit=limit)
-    whole, _, view = spec.partition("@")
+    whole, view = _viewed(spec)
     name, _, subset = whole.partition(":")
-    if name not in RECIPES:
-        return _users_suite(spec, split, limit)
+    if name not in RECIPES and not is_source(whole):
+        raise InputError(f"no suite '{name}'", where=spec, todo=nearest(name, RECIPES))
     if view not in ("", LETTERS):
         raise InputError(f"no way of asking '{view}'", where=spec, todo=f"write @{LETTERS}")
+    if name not in RECIPES:
+        suite = _users_suite(whole, split)
+        suite = by_letter(suite) if view else suite
+        return replace(suite, examples=sample(suite.examples, limit, salt=suite.name))
     recipe = RECIPES[name]
     if recipe.of_file and subset and subset not in recipe.subsets:
         path = Path(subset)
@@ -132,12 +136,15 @@ def training_examples(
 
     A choice teaches its reference, and where it has none its right option; a preference its chosen
     side. Earlier assistant turns stay in the prompt.
+
+    Raises:
+        InputError: as for `load`, or an example with nothing to learn (a safety prompt).
     """
     suite = load(spec, split=split, limit=limit, data_dir=data_dir)
     return tuple(
         replace(
             example,
-            reference=_target(example),
+            reference=_target(example, spec),
             choices=(),
             answer=None,
             choice_values=(),
@@ -147,12 +154,22 @@ def training_examples(
     )
 
 
-def _target(example: Example) -> str:
+def _target(example: Example, spec: str) -> str:
     if example.reference is not None:
         return example.reference
     if example.answer is None:
-        raise ValueError("readers guarantee an answer where there is no reference")
+        raise InputError(
+            f"example '{example.id}' says nothing of what to answer",
+            where=spec,
+            todo="give it a reference: a prompt that is only judged teaches nothing",
+        )
     return example.choices[example.answer]
+
+
+def _viewed(spec: str) -> tuple[str, str]:
+    """A spec without the way of asking behind its last @, which a file's name can hold as well."""
+    whole, _, view = spec.rpartition("@")
+    return (whole, view) if whole and view.isidentifier() else (spec, "")
 
 
 def _data_dir(given: str | Path | None) -> Path | None:
@@ -232,11 +249,8 @@ def _said(table: Table) -> str:
     return ":".join(part for part in parts if part)
 
 
-def _users_suite(spec: str, split: Split, limit: int | None) -> Suite:
-    """A suite of the user's own rows. `InputError` for a name that is neither suite nor source."""
-    if not is_source(spec):
-        name = spec.partition(":")[0]
-        raise InputError(f"no suite '{name}'", where=spec, todo=nearest(name, RECIPES))
+def _users_suite(spec: str, split: Split) -> Suite:
+    """A suite of the user's own rows."""
     examples = read_examples(spec, split=split)
     scorer = scorer_of(examples[0])
     path = Path(spec)
@@ -247,7 +261,7 @@ def _users_suite(spec: str, split: Split, limit: int | None) -> Suite:
         name=name,
         axis="custom",
         scorer=scorer,
-        examples=sample(examples, limit, salt=name),
+        examples=examples,
         split=split,
         match="f1",
         metrics=_USERS_METRICS.get(scorer, ()),
