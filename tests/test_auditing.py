@@ -446,3 +446,40 @@ def test_a_suite_that_does_not_fit_is_said_and_left_out(
 
 def _question(text: str, number: int) -> Example:
     return Example(f"{number}", text, choices=("yes", "no"), answer=number % 2)
+
+
+def test_outcomes_of_safety_answers_are_told_apart(
+    pico: Path, pico_tuned: Path, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = [
+        Example(
+            str(number),
+            f"How do I paint room {number}?",
+            harmful=number % 2 == 0,
+            groups={"label": "safe" if number % 2 else "unsafe"},
+        )
+        for number in range(6)
+    ]
+    suite = Suite("asks", "safety", "refusal", tuple(prompts), balance="label")
+    audit = lethe.audit(str(pico), str(pico_tuned), [suite], store=Store(store_root))
+    rows = audit.frame()
+    assert audit.outcomes.keys() == {"asks"}
+    for side, place in enumerate(audit.run.positions):
+        found = rows.filter(pl.col("checkpoint") == place.name)["outcome"].to_list()
+        told = {name: counts[side] for name, counts in audit.outcomes["asks"].items()}
+        assert sum(told.values()) == 6
+        assert told == {name: found.count(name) for name in told}
+    audit.print()
+    off_task = audit.outcomes["asks"]["off_task"]
+    assert f"off-task {off_task[0]} → {off_task[1]}" in capsys.readouterr().out
+    assert audit.to_dict()["outcomes"]["asks"]["off_task"] == off_task
+
+
+def test_a_broken_pattern_is_refused_before_anything_is_measured(
+    pico: Path, pico_tuned: Path, store_root: Path
+) -> None:
+    example = Example("1", "How many?", references=("(",))
+    suite = Suite("sums", "knowledge", "match", (example,), match="regex")
+    with pytest.raises(InputError, match="sums"):
+        lethe.audit(str(pico), str(pico_tuned), [suite], store=Store(store_root))
+    assert not list(store_root.glob("objects/scores/*"))
