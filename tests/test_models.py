@@ -94,6 +94,41 @@ def test_context_and_option_are_split_as_the_harness_does(context: str, option: 
 _TOKENIZER = pico_tokenizer()
 
 
+def _odd(kind: str) -> Any:
+    """Tokenizers that add a space in front, as Llama 2 and GPT-2 may, or drop those at the ends."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    tokenizer = pico_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    if kind == "prefix space":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    elif kind == "metaspace":
+        steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        backend.normalizer = normalizers.Sequence(steps)
+    else:
+        backend.normalizer = normalizers.Strip()
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["prefix space", "metaspace", "strip"])
+def test_tokenizers_that_add_or_drop_spaces_are_split_as_the_harness_does(kind: str) -> None:
+    tokenizer = _odd(kind)
+    context = "Question: is the inn red?\nAnswer: "
+    options = ["yes", " no", "a room ", "the inn  has"]
+    rows = encode(tokenizer, [(context, options)], max_length=99).rows
+    expected = [harness_pair(tokenizer, context, option) for option in options]
+    assert [(list(row.context), list(row.continuation)) for row in rows] == expected
+    assert len({row.continuation for row in rows}) == 4
+
+
+def test_a_token_over_the_end_of_the_context_is_counted() -> None:
+    """The whole has a token "inn", the context alone ends in another one."""
+    encoded = encode(_TOKENIZER, [("the in", ["n has", " a room"])], max_length=99)
+    before = _TOKENIZER.encode("the in")
+    assert _TOKENIZER.encode("the inn has")[: len(before)] != before
+    assert encoded.boundary_differs == 1
+
+
 def test_text_without_a_context_starts_after_the_begin_token() -> None:
     encoded = encode(_TOKENIZER, [("", ["the inn"])], max_length=99)
     (row,) = encoded.rows
