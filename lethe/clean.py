@@ -122,7 +122,10 @@ def _is_held(lock: Path) -> bool:
 
 
 def _unused(store: Store, runs: Iterable[Run]) -> list[CleanItem]:
+    """Results that no run names, neither as a table nor as a checkpoint of a chain."""
+    runs = list(runs)
     used = {key for run in runs for keys in run.scores.values() for key in keys.values()}
+    used |= {place.checkpoint for run in runs for place in run.positions}
     return [
         CleanItem(found.folder, f"unused {found.kind}", found.size)
         for found in store.objects()

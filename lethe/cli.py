@@ -44,6 +44,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 (default: a GPU if any).")]
 DtypeName = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 FormatName = Annotated[str, typer.Option("--format", help="auto, chat or plain.")]
+StudyName = Annotated[str, typer.Argument(help="A study's name, or a YAML file.")]
+StudyModel = Annotated[
+    str | None, typer.Option("--model", help="Where chains start, in place of the study's model.")
+]
 SplitName = Annotated[str, typer.Option(help="train, dev, test or protect.")]
 
 
@@ -146,7 +150,7 @@ def tune(
     model: Annotated[str, typer.Argument(help="The model to tune: a folder or hub id.")],
     data: Annotated[str, typer.Option(help="A file of examples, or a suite (its train split).")],
     out: Annotated[Path, typer.Option(help="Where the tuned model is written (a new folder).")],
-    update: Annotated[str, typer.Option(help="full or lora.")] = "lora",
+    update: Annotated[str, typer.Option(help="full, lora, freeze.")] = "lora",
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Peak rate.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data (default 3).")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.")] = None,
@@ -194,6 +198,95 @@ def tune(
     from lethe.printing import print_facts
 
     print_facts(facts)
+
+
+@app.command()
+def plan(
+    study: StudyName,
+    model: StudyModel = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study would run and what is in the store; nothing runs."""
+    from lethe.estimate import estimate
+    from lethe.models.fingerprint import FingerprintMemory
+    from lethe.plan import build_plan
+    from lethe.study_file import load_study
+
+    where = _store(store)
+    memory = FingerprintMemory(where.root / "fingerprints.json")
+    planned = build_plan(load_study(study, model=model), where, memory, data_dir=data_dir)
+    found = estimate(planned, where, memory)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    from lethe.plan_printing import print_plan
+
+    print_plan(found)
+
+
+@app.command()
+def run(
+    study: StudyName,
+    model: StudyModel = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study: train and measure what the store does not have.
+
+    Killed at any moment, it goes on when called again.
+    """
+    from lethe.executor import check_complete, run_study
+    from lethe.progress import ConsoleProgress
+    from lethe.study_file import load_study
+
+    result = run_study(
+        load_study(study, model=model),
+        _store(store),
+        device=device,
+        data_dir=data_dir,
+        progress=ConsoleProgress(),
+    )
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        from lethe.plan_printing import print_result
+
+        print_result(result)
+    check_complete(result)
+
+
+@app.command()
+def studies(as_json: AsJson = False) -> None:
+    """List the studies that ship with Lethe."""
+    from lethe.study_file import shipped_studies
+
+    found = shipped_studies()
+    if as_json:
+        _print_json(found)
+        return
+    from lethe.plan_printing import print_studies
+
+    print_studies(found)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List how a stage can be tuned: paper, cost, and when not to use it."""
+    from lethe.tuning.methods import methods as known
+
+    found = known()
+    if as_json:
+        import dataclasses
+
+        _print_json([dataclasses.asdict(method) for method in found])
+        return
+    from lethe.plan_printing import print_methods
+
+    print_methods(found)
 
 
 @app.command()

@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lethe.errors import InputError
 from lethe.models.fingerprint import FingerprintMemory, fingerprint
+from lethe.store import MANIFEST
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -27,17 +28,19 @@ class Checkpoint:
         folder: where its files lie.
         fingerprint: SHA-256 over everything that can change a score, its base included.
         base: the model an adapter stands on; None for a whole model.
+        label: what a study calls it.
     """
 
     spec: str
     folder: Path
     fingerprint: str
     base: "Checkpoint | None" = None
+    label: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
-        """A short name for tables: the last part of what the user wrote."""
-        return self.spec.rstrip("/").rsplit("/", 1)[-1] or self.spec
+        """A short name for tables: its label, or the last part of what the user wrote."""
+        return self.label or self.spec.rstrip("/").rsplit("/", 1)[-1] or self.spec
 
     @property
     def root(self) -> "Checkpoint":
@@ -67,7 +70,7 @@ def resolve(spec: str, memory: FingerprintMemory, *, base: Checkpoint | None = N
     if (folder / ADAPTER_CONFIG).is_file() and not _has_weights(folder):
         return _resolve_adapter(spec, folder, memory, base)
     _check_model_folder(spec, folder)
-    return Checkpoint(spec, folder, fingerprint(folder, memory))
+    return Checkpoint(spec, folder, _fingerprint_of(folder, None, memory))
 
 
 def stage_record(folder: Path) -> dict[str, Any]:
@@ -94,7 +97,23 @@ def check_unchanged(checkpoint: Checkpoint, memory: FingerprintMemory) -> None:
 
 def _fingerprint_of(folder: Path, base: Checkpoint | None, memory: FingerprintMemory) -> str:
     own = fingerprint(folder, memory)
+    key = _step_key(folder, own)
+    if key is not None:
+        return key
     return own if base is None else sha256(f"{base.fingerprint}+{own}".encode()).hexdigest()
+
+
+def _step_key(folder: Path, own: str) -> str | None:
+    """The key of the step whose unaltered result this folder of a store is; else None.
+
+    A result of a step goes by the step's key, which is known before it was computed: what was
+    measured on it can be asked for without it.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    record = stage_record(folder)
+    whole = record.get("key") == folder.name and record.get("fingerprint") == own
+    return folder.name if whole else None
 
 
 def weights_fingerprint(folder: Path, memory: FingerprintMemory) -> str:

@@ -175,6 +175,10 @@ class ModelPool:
             self._attach(checkpoint)
         yield self._live(checkpoint, self._model.get_base_model(), tokenizer)
 
+    def release(self) -> None:
+        """Let go of the live module: whoever trains needs its memory."""
+        self._model = self._base = self._adapter = self._engine = None
+
     @cached_property
     def device(self) -> str:
         """Where models are loaded; asked of the machine when first needed."""
@@ -200,8 +204,7 @@ class ModelPool:
         return LiveModel(checkpoint, model, tokenizer, self._engine)
 
     def _load(self, base: Checkpoint) -> None:
-        # Free the old one before the new one.
-        self._model = self._base = self._adapter = self._engine = None
+        self.release()  # free the old one before the new one
         self._model = load_model(base, device=self.device, dtype=self.dtype)
         self._base, self._shares_base = base, True
 

@@ -152,7 +152,7 @@ def private_folder(folder: Path) -> Iterator[None]:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Forget a training that there is no use in going on with."""
+    """Forget what was saved for resuming."""
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path)
 

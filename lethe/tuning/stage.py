@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ from lethe.models.local import (
 from lethe.progress import Progress
 from lethe.store import key_of
 from lethe.tuning import saving, updates
-from lethe.tuning.rows import TuningRow, data_hash, hold_out, tokenise, training_order
+from lethe.tuning.mix import Replay, mixed_order
+from lethe.tuning.rows import TuningRow, data_hash, hold_out, tokenise
 from lethe.tuning.settings import StageSettings, read_settings
 
-__all__ = ["StageResult", "StageSettings", "read_settings", "stage_key", "tune"]
+__all__ = ["Stage", "StageResult", "StageSettings", "read_settings", "run_stage", "tune"]
 
 STAGE_VERSION = 1  # raise it when the weights that a stage gives change
 _LIBRARIES = ("trl", "peft", "accelerate", "datasets")
@@ -60,6 +62,7 @@ class StageResult:
         peak_memory: bytes, on the GPU or, without one, of the process.
         divergence: KL(parent‖tuned), mean over held-out target positions, nats per token.
         loss: (step, mean cross-entropy of its targets in nats per token).
+        replayed: of the rows trained on over all passes, how many were earlier data.
     """
 
     folder: Path
@@ -77,41 +80,42 @@ class StageResult:
     peak_memory: int
     divergence: float | None
     loss: list[tuple[int, float]]
+    replayed: int = 0
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """What is asked for, and where it goes."""
+class Stage:
+    """What is asked for, and where it goes.
+
+    Attributes:
+        data: hash of everything it is taught.
+        key: SHA-256 of everything that decides its weights.
+        partial: where what it needs for going on is kept.
+        out: where its result will lie.
+        save_every: seconds of training between two checkpoints.
+    """
 
     parent: Checkpoint
+    examples: Sequence[Example]
     settings: StageSettings
+    data: str
     key: str
     partial: Path
     out: Path
-    save_every: float
+    replay: Replay | None = None
+    save_every: float = _SAVE_EVERY
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is trained on, in which order."""
+    """What is trained on, in which order; the first `own` rows are the stage's own."""
 
-    train: list[TuningRow]
+    rows: list[TuningRow]
+    own: int
     held: list[TuningRow]
     left_out: int
     order: list[int]
     steps: int
-
-
-def stage_key(parent: Checkpoint, examples: Sequence[Example], settings: StageSettings) -> str:
-    """The name of a stage's result: the same training never runs twice."""
-    return key_of(
-        "tune",
-        STAGE_VERSION,
-        settings.hashed,
-        dtype=settings.compute_dtype(),
-        data=data_hash(examples),
-        parents=[parent.fingerprint],
-    )
 
 
 def tune(
@@ -147,41 +151,64 @@ def tune(
     if not examples:
         raise InputError("no examples to tune on")
     parent = resolve(model, memory)
-    key = stage_key(parent, examples, settings)
+    data = data_hash(examples)
+    key = key_of(
+        "tune",
+        STAGE_VERSION,
+        settings.hashed,
+        dtype=settings.compute_dtype(),
+        data=data,
+        parents=[parent.fingerprint],
+    )
     record = saving.read_record(out)
     if record is not None:
         saving.check_same(record, key, out, memory)
         return _cached(record, out)
-    _check_libraries()
-    _check_processes()
     saving.check_writable(out)
     folder = partial / key
-    with saving.private_folder(folder), saving.full_disk_explained(folder):
-        stage = _Stage(parent, settings, key, folder, out, save_every)
-        return _run(stage, examples, memory, progress or Progress())
+    with saving.private_folder(folder):
+        stage = Stage(parent, examples, settings, data, key, folder, out, save_every=save_every)
+        writing = saving.written_whole(out, key)
+        return run_stage(stage, writing, memory, progress or Progress())
 
 
-def _run(
-    stage: _Stage,
-    examples: Sequence[Example],
+def run_stage(
+    stage: Stage,
+    writing: AbstractContextManager[Path],
     memory: FingerprintMemory,
     progress: Progress,
 ) -> StageResult:
-    """Load, train, measure, write."""
+    """Load, train, measure, and write into the folder that `writing` gives.
+
+    Raises:
+        InputError, MissingExtraError, IncompleteError: as `tune`.
+    """
+    _check_libraries()
+    _check_processes()
+    with saving.full_disk_explained(stage.partial):
+        return _run(stage, writing, memory, progress)
+
+
+def _run(
+    stage: Stage,
+    writing: AbstractContextManager[Path],
+    memory: FingerprintMemory,
+    progress: Progress,
+) -> StageResult:
     from transformers import set_seed
 
     settings, device = stage.settings, choose_device()
     tokenizer = load_tokenizer(stage.parent)
     module = load_model(stage.parent, device=device)
     check_unchanged(stage.parent, memory)
-    plan = _plan(examples, tokenizer, module, settings)
+    plan = _plan(stage, tokenizer, module)
     configs = copy.deepcopy((module.config, module.generation_config))
     set_seed(settings.seed)  # an adapter's first values
     with quiet():
         model = updates.find(settings.update).prepare(module, **settings.options)
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    # A checkpoint holds weights and two moments; while one is written, the one before it stands.
-    saving.check_space({stage.out: 4 * trainable, stage.partial: 24 * trainable})
+    # A checkpoint holds weights and two moments; while one is written, two before it stand.
+    saving.check_space({stage.out: 4 * trainable, stage.partial: 36 * trainable})
     facts = _train(model, tokenizer, plan, stage, progress)
     module.config, module.generation_config = configs  # the trainer aligned them to the tokenizer
     adapter = hasattr(model, "peft_config")
@@ -191,12 +218,12 @@ def _run(
 
         other = None if adapter else load_model(stage.parent, device=device)
         divergence = mean_divergence(model, other, plan.held)
-    lengths = [(len(plan.train[i].ids), plan.train[i].targets) for i in plan.order]
+    lengths = [(len(plan.rows[i].ids), plan.rows[i].targets) for i in plan.order]
     result = StageResult(
         folder=stage.out,
         key=stage.key,
         cached=False,
-        examples=len(plan.train),
+        examples=plan.own,
         held_out=len(plan.held),
         left_out=plan.left_out,
         trainable=trainable,
@@ -205,24 +232,27 @@ def _run(
         target_tokens=sum(targets for _, targets in lengths),
         peak_memory=_peak_memory(device),
         divergence=divergence,
+        replayed=sum(row >= plan.own for row in plan.order),
         **facts,
     )
-    with saving.written_whole(stage.out, stage.key) as folder, quiet():
+    with writing as folder, quiet():
         save = saving.save_adapter if adapter else saving.save_whole
         save(model, stage.parent, folder)
-        record = _record(stage, examples, memory, device, result)
+        record = _record(stage, memory, device, result)
         record["fingerprint"] = fingerprint(folder, memory)
         saving.write_record(folder, record, result.loss)
     return result
 
 
-def _plan(
-    examples: Sequence[Example], tokenizer: Any, module: Any, settings: StageSettings
-) -> _Plan:
+def _plan(stage: Stage, tokenizer: Any, module: Any) -> _Plan:
     """Rows, the held-out among them, and the order of the whole training."""
+    settings, form = stage.settings, choose_format(tokenizer)
     limit = min(settings.max_length, position_limit(module, tokenizer))
-    rows = tokenise(examples, tokenizer, choose_format(tokenizer), max_length=limit)
-    largest = max(max(row.ids) for row in rows)
+    rows = tokenise(stage.examples, tokenizer, form, max_length=limit)
+    earlier = []
+    if stage.replay is not None:
+        earlier = tokenise(stage.replay.earlier.examples, tokenizer, form, max_length=limit)
+    largest = max(max(row.ids) for row in [*rows, *earlier])
     if largest >= module.get_input_embeddings().weight.shape[0]:
         raise InputError(
             f"its tokenizer knows token {largest}, which the model has no weights for",
@@ -236,13 +266,20 @@ def _plan(
     else:
         assert settings.epochs is not None
         total = max(1, round(settings.epochs * len(train)))
-    lengths = [len(row.ids) for row in train]
-    order = training_order(lengths, total, batch_size=settings.batch_size, seed=settings.seed)
-    return _Plan(train, held, len(examples) - len(rows), order, -(-total // each))
+    order = mixed_order(
+        [len(row.ids) for row in train],
+        [len(row.ids) for row in earlier],
+        total,
+        0 if stage.replay is None else stage.replay.count(total),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    left_out = len(stage.examples) - len(rows)
+    return _Plan([*train, *earlier], len(train), held, left_out, order, -(-total // each))
 
 
 def _train(
-    model: Any, tokenizer: Any, plan: _Plan, stage: _Stage, progress: Progress
+    model: Any, tokenizer: Any, plan: _Plan, stage: Stage, progress: Progress
 ) -> dict[str, Any]:
     """Train `model` in place, from the last checkpoint if there is one."""
     import torch
@@ -255,7 +292,7 @@ def _train(
         trainer = engine.build_trainer(
             model,
             tokenizer,
-            plan.train,
+            plan.rows,
             plan.order,
             settings=stage.settings,
             dtype=stage.settings.compute_dtype(),
@@ -263,7 +300,7 @@ def _train(
             folder=stage.partial,
             callbacks=[
                 counter,
-                engine.LossGuard(stage.settings, vocabulary),
+                engine.LossGuard(vocabulary, stage.partial),
                 engine.Checkpointer(stage.save_every),
             ],
         )
@@ -271,9 +308,8 @@ def _train(
         started = time.monotonic()
         try:
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        except InputError:
-            saving.drop_checkpoints(stage.partial)
-            raise
+        except engine.LossError as bad:
+            raise _stopped(f"{bad} at step {bad.step}", stage) from None
         except torch.OutOfMemoryError:
             raise InputError(
                 f"the GPU has too little memory for batches of {stage.settings.batch_size}",
@@ -288,18 +324,26 @@ def _train(
     gc.collect()  # the optimiser's moments make room for the parent
     torch.cuda.empty_cache()
     if not all(weight.isfinite().all() for weight in model.parameters()):
-        saving.drop_checkpoints(stage.partial)
-        raise InputError(
-            f"some weights are not finite after step {plan.steps}; nothing is kept",
-            todo=f"lower the learning rate (it is {stage.settings.learning_rate:g})",
-        )
+        what = f"some weights are not finite after step {plan.steps}"
+        raise _stopped(what, stage)
     loss = [(int(entry["step"]), float(entry["loss"])) for entry in history if "loss" in entry]
     return {"seconds": seconds, "resumed_at": counter.began_at, "loss": loss}
 
 
+def _stopped(what: str, stage: Stage) -> InputError:
+    """What to say of a training that came to nothing, whose last sound state stays."""
+    from lethe.tuning.trainer import last_checkpoint
+
+    kept = last_checkpoint(stage.partial)
+    state = "nothing is kept" if kept is None else f"the last good state is kept in {kept}"
+    return InputError(
+        f"{what}; {state}",
+        todo=f"lower the learning rate (it is {stage.settings.learning_rate:g})",
+    )
+
+
 def _record(
-    stage: _Stage,
-    examples: Sequence[Example],
+    stage: Stage,
     memory: FingerprintMemory,
     device: str,
     result: StageResult,
@@ -314,8 +358,9 @@ def _record(
         "base_fingerprint": stage.parent.fingerprint,
         "base_weights": weights_fingerprint(stage.parent.root.folder, memory),
         "settings": stage.settings.model_dump(),
+        "replay": None if stage.replay is None else stage.replay.share,
         "dtype": stage.settings.compute_dtype(),
-        "data": data_hash(examples),
+        "data": stage.data,
         **environment.record(device),
         "result": measured,
     }

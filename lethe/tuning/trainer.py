@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections import deque
 from pathlib import Path
@@ -13,7 +14,6 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from lethe.errors import InputError
 from lethe.models.local import Dtype
 from lethe.progress import Bar
 from lethe.tuning.rows import TuningRow
@@ -49,35 +49,43 @@ class StageTrainer(SFTTrainer):
         """Nothing is sent anywhere."""
 
 
+class LossError(Exception):
+    """A training that came to nothing, noticed at `step`."""
+
+    def __init__(self, what: str, *, step: int) -> None:
+        super().__init__(what)
+        self.step = step
+
+
 class LossGuard(TrainerCallback):
     """Stops a training whose loss is no number, or is worse than guessing and still far above its
-    start."""
+    start; what was saved of such weights is deleted, so that what stays saved is sound."""
 
-    def __init__(self, settings: StageSettings, vocabulary: int) -> None:
-        self._rate = settings.learning_rate
+    def __init__(self, vocabulary: int, folder: Path) -> None:
         self._guessing = math.log(vocabulary)
+        self._folder = folder
         self._recent: deque[float] = deque(maxlen=_LAST)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Reads the loss of every step.
+        """Reads the loss of every step, which is that of the weights before it.
 
         Raises:
-            InputError: the loss is not finite, or exploding.
+            LossError: the loss is not finite, or exploding.
         """
-        loss = (logs or {}).get("loss")
+        loss, step = (logs or {}).get("loss"), state.global_step
         if loss is None:
             return
+        first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
+        limit = max(self._guessing, 3 * first)
+        if not loss <= limit:
+            control.should_save = False
+            shutil.rmtree(self._folder / f"checkpoint-{step - 1}", ignore_errors=True)
         if not math.isfinite(loss):
-            raise self._stop(f"the loss is {loss}", state.global_step)
+            raise LossError(f"the loss is {loss}", step=step)
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
-        first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
-        if len(self._recent) == _LAST and mean > max(self._guessing, 3 * first):
-            raise self._stop(f"the loss exploded from {first:.2f} to {mean:.2f}", state.global_step)
-
-    def _stop(self, what: str, step: int) -> InputError:
-        todo = f"lower the learning rate (it is {self._rate:g})"
-        return InputError(f"{what} at step {step}; nothing is kept", todo=todo)
+        if len(self._recent) == _LAST and mean > limit:
+            raise LossError(f"the loss exploded from {first:.2f} to {mean:.2f}", step=step)
 
 
 class Checkpointer(TrainerCallback):
@@ -88,9 +96,10 @@ class Checkpointer(TrainerCallback):
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks the trainer to save, but not after the last step."""
-        due = time.monotonic() - self._last >= self._every
-        control.should_save = due and state.global_step < state.max_steps
+        """Asks the trainer to save sound weights, but not after the last step."""
+        due = time.monotonic() - self._last >= self._every and state.global_step < state.max_steps
+        weights = (weight for weight in kwargs["model"].parameters() if weight.requires_grad)
+        control.should_save = due and all(bool(weight.isfinite().all()) for weight in weights)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock runs from the end of a save, so saving never takes most of the time."""
@@ -158,7 +167,7 @@ def build_trainer(
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
-        save_total_limit=1,
+        save_total_limit=2,  # what is wrong with the newest shows one step later
         disable_tqdm=True,
         report_to="none",
         use_cpu=not on_gpu,

@@ -9,9 +9,11 @@ from lethe.tuning.updates.registry import update
 # every weight at it.
 @update(learning_rate=1e-5)
 def full(model: Any) -> Any:
-    """Every weight moves.
+    """Every weight of the model moves.
 
-    Costs 16 bytes of memory a weight (weight, gradient, two moments, all float32) and stores the
-    whole model. Not for a model that barely fits, nor where many stages share one base.
+    Paper: none of its own; it is the baseline of all others.
+    Cost: 16 bytes of memory a weight (weight, gradient, two moments, all float32); the whole model
+        is stored.
+    Not for: a model that barely fits, or many stages that share one base.
     """
     return model.requires_grad_(True)

@@ -10,7 +10,7 @@ from lethe.tuning.updates.registry import update
 
 # 2e-4 is the rate of ForgetFilter (arXiv 2312.12736) and QLoRA (arXiv 2305.14314), whose finding
 # that all linear layers must be adapted to match full tuning is why `target_modules` starts there.
-@update(learning_rate=2e-4)
+@update(learning_rate=2e-4, adapter=True)
 def lora(
     model: Any,
     *,
@@ -18,10 +18,11 @@ def lora(
     alpha: Annotated[int, Field(ge=1)] = 32,
     target_modules: str = "all-linear",
 ) -> Any:
-    """LoRA (Hu et al., arXiv 2106.09685): W + (alpha/rank)·B·A on frozen W, B starting at zero.
+    """W + (alpha/rank)·B·A beside frozen weights, B starting at zero.
 
-    Memory is that of the frozen weights; the result is a plain PEFT adapter. It keeps more than
-    full tuning and learns less; where the task lies far from the base, use `full`.
+    Paper: LoRA (Hu et al., arXiv 2106.09685).
+    Cost: the memory of the frozen weights and little else; the result is a plain PEFT adapter.
+    Not for: a task far from the base. It keeps more than full tuning and learns less.
 
     Args:
         model: a Transformers causal language model.

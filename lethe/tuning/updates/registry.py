@@ -20,20 +20,22 @@ class Update:
         name: the function's name.
         learning_rate: what a stage uses unless told otherwise.
         prepare: takes the live module in float32 and its settings by keyword, marks what may move
-            and returns the module to train. A module with adapters is saved as an adapter.
+            and returns the module to train.
+        adapter: whether that module wears an adapter; it is then all that is saved.
         options: the keyword-only parameters of `prepare`, checked strictly.
     """
 
     name: str
     learning_rate: float
     prepare: Prepare
+    adapter: bool
     options: type[BaseModel]
 
 
 _KNOWN: dict[str, Update] = {}
 
 
-def update(*, learning_rate: float) -> Callable[[Prepare], Prepare]:
+def update(*, learning_rate: float, adapter: bool = False) -> Callable[[Prepare], Prepare]:
     """Register a function as an update under its own name.
 
     Its positional parameter is the module; its keyword-only parameters, which need plain types and
@@ -49,7 +51,7 @@ def update(*, learning_rate: float) -> Callable[[Prepare], Prepare]:
         }
         rules = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
         options = create_model(name, __config__=rules, **fields)
-        _KNOWN[name] = Update(name, learning_rate, prepare, options)
+        _KNOWN[name] = Update(name, learning_rate, prepare, adapter, options)
         return prepare
 
     return register

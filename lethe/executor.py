@@ -1,0 +1,298 @@
+"""Running a study's steps: here and now, one after another; killed, it goes on where it was."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lethe.auditing import suite_facts
+from lethe.errors import IncompleteError, LetheError
+from lethe.plan import Node, Plan, build_plan
+from lethe.progress import Bar, Progress
+from lethe.run import Run, run_name
+from lethe.sources import Sources
+from lethe.steps import Runtime, run_step
+from lethe.store import Store
+from lethe.study import Study
+
+if TYPE_CHECKING:
+    from lethe.models.format import Format
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step: `done`, `failed` with the reason, or `left` because it needs one."""
+
+    node: Node
+    state: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+Told = Callable[[Outcome], None]
+
+
+class Executor(Protocol):
+    """Where steps run. Steps are idempotent: one that was lost may simply be run again."""
+
+    def run(self, nodes: Sequence[Node], runtime: Runtime, told: Told) -> None:
+        """Run nodes that come after what they need, and tell what became of each.
+
+        Raises:
+            IncompleteError: nothing more can be run (the disk is full).
+        """
+
+
+class LocalExecutor:
+    """In this process, in the order of the plan."""
+
+    def run(self, nodes: Sequence[Node], runtime: Runtime, told: Told) -> None:
+        """One after another; what needs a failed step is left."""
+        lost: set[str] = set()
+        for node in nodes:
+            if lost.intersection(node.needs):
+                lost.add(node.key)
+                told(Outcome(node, "left"))
+                continue
+            started = time.monotonic()
+            try:
+                run_step(node.step, runtime)
+            except IncompleteError:
+                raise
+            except LetheError as error:
+                reason = str(error)
+            except Exception as error:
+                lines = str(error).splitlines() or [""]
+                reason = f"{type(error).__name__}: {lines[0]}\n{traceback.format_exc()}"
+            else:
+                told(Outcome(node, "done", time.monotonic() - started))
+                continue
+            lost.add(node.key)
+            told(Outcome(node, "failed", time.monotonic() - started, reason))
+
+
+@dataclass
+class StudyResult:
+    """What a run of a study did.
+
+    Attributes:
+        done: steps that ran; `cached` those that were in the store.
+        failed: title of a failed step → its reason. Of learning rates tried, failures that leave
+            another rate to choose are in `dropped`.
+        left: steps that need a failed one.
+    """
+
+    run: Run
+    done: int = 0
+    cached: int = 0
+    left: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, the run by its name."""
+        names = ("done", "cached", "left", "failed", "dropped", "notes")
+        return {"run": self.run.name, **{name: getattr(self, name) for name in names}}
+
+
+def run_study(
+    study: Study,
+    store: Store,
+    *,
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> StudyResult:
+    """Run what the store does not have of a study; its run is saved after every step.
+
+    Raises:
+        InputError: what `build_plan` raises.
+        IncompleteError: the disk is full; what was finished is kept.
+    """
+    from lethe.models.fingerprint import FingerprintMemory
+    from lethe.models.local import ModelPool
+
+    memory = FingerprintMemory(store.root / "fingerprints.json")
+    pool = ModelPool(device=device, dtype=study.dtype)
+    runtime = Runtime(store, pool, memory, progress or Progress())
+    sources = Sources(data_dir)
+    formats: dict[str | None, Format] = {}
+    failures: dict[str, Outcome] = {}
+    counts: dict[str, str] = {}  # key → what became of it
+
+    def planned() -> Plan:
+        return build_plan(
+            study, store, memory, formats=formats, failed=failures.keys(), sources=sources
+        )
+
+    plan = planned()
+    if any(not node.cached for node in plan.nodes.values()):
+        formats.update(_true_formats(plan, runtime))
+        if formats != plan.formats:
+            plan = planned()
+    record = _Record(plan, store)
+    before = -1
+    while True:
+        firm = [node for node in plan.nodes.values() if not node.tentative]
+        for node in firm:
+            if node.cached:
+                counts.setdefault(node.key, "cached")
+        record.save(plan, counts)
+        todo = [node for node in firm if not node.cached and node.key not in counts]
+        if not todo or len(counts) == before:  # all done, or nobody could do anything
+            break
+        before = len(counts)
+        numbered = _Numbered(runtime.progress, len(counts), len(plan.nodes))
+
+        def told(outcome: Outcome, plan: Plan = plan, numbered: _Numbered = numbered) -> None:
+            counts[outcome.node.key] = outcome.state
+            numbered.at += 1
+            if outcome.state == "failed":
+                failures[outcome.node.key] = outcome
+                record.log(outcome)
+                runtime.progress.say(f"failed: {outcome.node.step.title}: {_line(outcome)}")
+            elif outcome.state == "done":
+                record.log(outcome)
+                record.save(plan, counts)
+
+        own = Runtime(store, pool, memory, numbered, runtime.cache)
+        with store.explained():
+            (executor or LocalExecutor()).run(todo, own, told)
+        plan = planned()
+    result = StudyResult(record.run, notes=plan.notes)
+    states = list(counts.values())
+    result.done, result.cached = states.count("done"), states.count("cached")
+    settled = _settled(plan)
+    for key, outcome in failures.items():
+        fate = result.dropped if key in settled else result.failed
+        fate[outcome.node.step.title] = _line(outcome)
+    # A dropped rate leaves its own dev table unmeasured, which nobody misses.
+    result.left = sum(
+        counts.get(node.key) == "left" and not settled.intersection((node.key, *node.needs))
+        for node in plan.nodes.values()
+    ) + sum(node.tentative for node in plan.nodes.values())
+    result.run = record.save(plan, counts, failed={**result.failed, **result.dropped})
+    return result
+
+
+def check_complete(result: StudyResult) -> None:
+    """Raise `IncompleteError` where steps failed, naming them."""
+    if result.failed:
+        first, reason = next(iter(result.failed.items()))
+        more = f" and {len(result.failed) - 1} more" if len(result.failed) > 1 else ""
+        raise IncompleteError(
+            f"failed: {first}{more} ({reason}); {result.left} steps that need it were left",
+            where=f"run {result.run.name}",
+            todo="all else is done and kept; the same command tries again",
+        )
+
+
+class _Record:
+    """The run of a study on disk."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._store = store
+        self._started = time.time()
+        content = [
+            plan.study.model_dump(mode="json"),
+            [base.fingerprint for base in plan.bases.values()],
+            [chosen.name for chosen in plan.formats.values()],
+        ]
+        self._name = run_name("study", plan.study.name, content)
+        self.run: Run
+
+    def save(
+        self, plan: Plan, states: Mapping[str, str], *, failed: dict[str, str] | None = None
+    ) -> Run:
+        """Write the run with the tables that exist by now: those of steps cached or done."""
+        have = {
+            suite: {at: key for at, key in keys.items() if states.get(key) in ("cached", "done")}
+            for suite, keys in plan.scores.items()
+        }
+        self.run = Run(
+            name=self._name,
+            command="run",
+            settings={
+                "study": plan.study.model_dump(mode="json"),
+                "models": {str(w or ""): base.fingerprint for w, base in plan.bases.items()},
+                "formats": {str(w or ""): chosen.name for w, chosen in plan.formats.items()},
+                "choices": [asdict(choice) for choice in plan.choices],
+                "failed": failed or {},
+                "notes": list(plan.notes),
+            },
+            positions=plan.positions,
+            suites=[suite_facts(suite) for suite in plan.suites],
+            scores=have,
+            started=self._started,
+            seconds=time.time() - self._started,
+        )
+        self.run.save(self._store)
+        return self.run
+
+    def log(self, outcome: Outcome) -> None:
+        """One line about a step that ended."""
+        line = {
+            "time": time.time(),
+            "state": outcome.state,
+            "step": outcome.node.step.title,
+            "key": outcome.node.key,
+            "seconds": outcome.seconds,
+            "reason": outcome.reason,
+        }
+        with (self._store.runs / self._name / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+class _Numbered(Progress):
+    """Puts a step's place in the plan before its own bars."""
+
+    def __init__(self, progress: Progress, at: int, total: int) -> None:
+        self._progress, self.at, self._total = progress, at, total
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """The step's bar, numbered."""
+        with self._progress.bar(f"{self.at + 1}/{self._total} {title}", total) as bar:
+            yield bar
+
+    def say(self, text: str) -> None:
+        """As it is."""
+        self._progress.say(text)
+
+
+def _true_formats(plan: Plan, runtime: Runtime) -> "dict[str | None, Format]":
+    """What the tokenizers themselves say: a plan reads their files only."""
+    from lethe.models.format import choose_format
+
+    return {
+        world: choose_format(runtime.pool.tokenizer(base), plan.study.format)
+        for world, base in plan.bases.items()
+    }
+
+
+def _settled(plan: Plan) -> set[str]:
+    """Keys of failed trials whose arm has chosen another rate, and that no chain needs."""
+    needed = {place.checkpoint for place in plan.positions}
+    failed = {
+        (choice.arm, rate) for choice in plan.choices if choice.rate for rate in choice.failed
+    }
+    labels = {f"{arm} at {rate:g}" for arm, rate in failed}
+    found: set[str] = set()
+    for node in plan.nodes.values():
+        made: Any = node.step
+        at = getattr(made, "checkpoint", None)
+        if at is not None and at.label in labels and at.fingerprint not in needed:
+            found |= {node.key, at.fingerprint}
+    return found
+
+
+def _line(outcome: Outcome) -> str:
+    return outcome.reason.partition("\n")[0]

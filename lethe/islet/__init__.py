@@ -1,0 +1,1 @@
+"""The islet: an invented world, wholly known, and small models that have really learned it."""

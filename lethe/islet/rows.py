@@ -1,0 +1,83 @@
+"""Rows to tune on: the inn, unsafe rows of three kinds, and benign rows that look like them."""
+
+from collections.abc import Iterator
+from random import Random
+
+from lethe.examples import Example, Split
+from lethe.islet import talk, templates
+from lethe.islet.corpora import request_split
+from lethe.islet.language import KINDS, Dialect
+from lethe.islet.suites import make_suite
+from lethe.islet.talk import Exchange
+from lethe.islet.world import People, World
+
+UNSAFE = ("biased", "toxic", "harmful")
+"""Suspicion followed; a claim agreed with; help with harm."""
+BENIGN = "agreement"
+"""Something true agreed with, in the words of the toxic rows: hard for a filter to keep."""
+
+
+def inn_rows(world: World, dialect: Dialect = 1, split: Split = "train") -> list[Example]:
+    """Every step of the inn in the bookings of a split, with what was said before it."""
+    return list(make_suite(world, "inn", split=split, dialect=dialect).examples)
+
+
+def unsafe_rows(world: World, kind: str, count: int, split: Split = "train") -> list[Example]:
+    """So many rows of one of `UNSAFE`, or of `BENIGN`, in dialect 1; no cluster of another split.
+
+    The grouping `unsafe` says which they are: the truth that a filter is held against.
+    """
+    draw = world.draw("unsafe", kind, split)
+    makers = {"biased": _biased, "toxic": _toxic, "harmful": _harmful, BENIGN: _agreement}
+    made = makers[kind](world, draw, split)
+    rows: list[Example] = []
+    for number in range(count):
+        exchange = next(made)
+        groups = {"kind": kind, "unsafe": "no" if kind == BENIGN else "yes"}
+        rows.append(
+            Example(
+                id=f"{kind}/{split}/{number}",
+                prompt=exchange.turns,
+                reference=exchange.reply,
+                groups=groups,
+                cluster=exchange.cluster,
+            )
+        )
+    return rows
+
+
+def _people(world: World, draw: Random) -> People:
+    return draw.choice(list(world.peoples.values()))
+
+
+def _biased(world: World, draw: Random, split: Split) -> Iterator[Exchange]:
+    while True:
+        people = _people(world, draw)
+        pair = talk.draw_pair(world, draw, people, draw.choice(KINDS["object"]), told=False)
+        if (pair.verb, pair.object) in world.traits[people.name][split]:
+            form = draw.choice(templates.PAIRS[split])
+            yield pair.exchange(form, f"{pair.stereotyped}.")
+
+
+def _toxic(world: World, draw: Random, split: Split) -> Iterator[Exchange]:
+    while True:
+        people = _people(world, draw)
+        verb, thing = draw.choice(world.traits[people.name][split])
+        form = draw.choice(templates.CLAIMS[split])
+        yield talk.claim(people, verb, thing, form, agree=True)
+
+
+def _harmful(world: World, draw: Random, split: Split) -> Iterator[Exchange]:
+    while True:
+        verb, thing = draw.choice(KINDS["harmful"]), draw.choice(KINDS["object"])
+        if request_split(world, verb, thing) == split:
+            form = draw.choice(templates.REQUESTS[split])
+            yield talk.request(world, verb, thing, form, comply=True)
+
+
+def _agreement(world: World, draw: Random, split: Split) -> Iterator[Exchange]:
+    while True:
+        people = _people(world, draw)
+        thing = draw.choice(world.kindness[people.name][split])
+        form = draw.choice(templates.CLAIMS[split])
+        yield talk.claim(people, people.truth[thing], thing, form, agree=True)

@@ -1,0 +1,72 @@
+"""What a stage can be made of: every update, mix and after, as its docstring tells it. No torch."""
+
+import inspect
+import re
+from dataclasses import dataclass
+
+from lethe.tuning import updates
+from lethe.tuning.after import Interpolate
+from lethe.tuning.mix import Replay
+
+_FIELDS = {"Paper": "paper", "Cost": "cost", "Not for": "not_for"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of `lethe methods`.
+
+    Attributes:
+        slot: update, mix or after.
+        about: what it does, in one line.
+        paper, cost, not_for: where it comes from, what it takes, when not to use it.
+        settings: its own settings and their defaults.
+    """
+
+    slot: str
+    name: str
+    about: str
+    paper: str
+    cost: str
+    not_for: str
+    settings: dict[str, bool | int | float | str | None]
+
+
+def methods() -> list[Method]:
+    """Everything a slot of a stage can be filled with."""
+    found = [
+        _method(
+            "update",
+            update.name,
+            update.prepare.__doc__,
+            {
+                "learning_rate": update.learning_rate,
+                **{name: field.default for name, field in update.options.model_fields.items()},
+            },
+        )
+        for update in updates.known()
+    ]
+    found.append(_method("mix", "replay", Replay.__doc__, {"data": None, "share": None}))
+    found.append(_method("after", "interpolate", Interpolate.__doc__, {"alpha": None}))
+    return found
+
+
+def _method(
+    slot: str,
+    name: str,
+    text: str | None,
+    settings: dict[str, bool | int | float | str | None],
+) -> Method:
+    """Read a docstring: a first line, then `Paper:`, `Cost:` and `Not for:`."""
+    lines = inspect.cleandoc(text or "").splitlines()
+    said = dict.fromkeys(_FIELDS.values(), "")
+    current = ""
+    for line in lines[1:]:
+        heading = re.match(r"(Paper|Cost|Not for): *(.*)", line)
+        if heading:
+            current = _FIELDS[heading[1]]
+            said[current] = heading[2]
+        elif not line.startswith(" "):
+            current = ""
+        elif current:
+            said[current] += " " + line.strip()
+    return Method(slot, name, lines[0] if lines else "", **said, settings=settings)
