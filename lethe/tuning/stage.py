@@ -39,7 +39,7 @@ from lethe.tuning.settings import StageSettings, read_settings
 
 __all__ = ["Stage", "StageResult", "StageSettings", "read_settings", "run_stage", "tune"]
 
-STAGE_VERSION = 1  # raise it when the weights that a stage gives change
+STAGE_VERSION = 2  # raise it when the weights that a stage gives change
 _LIBRARIES = ("trl", "peft", "accelerate", "datasets")
 _SAVE_EVERY = 60.0  # seconds; what a killed training loses at most
 
