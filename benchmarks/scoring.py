@@ -51,10 +51,10 @@ NOISE = {"float32": 1e-3, "bfloat16": 0.06}
 """Nats within which the lead of a choice is rounding."""
 
 
-def instances(limit: int | None, shots: int = 0) -> list[Instance]:
+def instances(limit: int | None, shots: int = 0, names: Sequence[str] = SUITES) -> list[Instance]:
     """One instance for every option of a seeded sample of the suites, ready for either side."""
     plain, found = Format("plain"), []
-    for name in SUITES:
+    for name in names:
         suite = suites.load(name, limit=limit and limit + shots)
         header = ""
         for example in suite.examples[:shots]:
@@ -93,14 +93,16 @@ def timed(asked: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, answer
 
 
-def best_batch_size(model: Any, tokenizer: Any, sample: Sequence[Instance]) -> int:
+def best_batch_size(
+    model: Any, tokenizer: Any, sample: Sequence[Instance], sizes: Sequence[int]
+) -> int:
     """The batch size at which HFLM is fastest, stopping once two in a row have been slower."""
     times: dict[int, float] = {}
-    for size in BATCH_SIZES:
+    for size in sizes:
         engine = harness_model(model, tokenizer, size)
         times[size] = timed(lambda e=engine: e.loglikelihood(list(sample), disable_tqdm=True))[0]
         best = min(times, key=times.__getitem__)
-        if BATCH_SIZES.index(size) >= BATCH_SIZES.index(best) + 2:
+        if sizes.index(size) >= sizes.index(best) + 2:
             break
     return min(times, key=times.__getitem__)
 
@@ -113,6 +115,7 @@ def compare(
     *,
     repeats: int,
     sample: int,
+    sizes: Sequence[int] = BATCH_SIZES,
     reduced: bool = False,
 ) -> dict[str, Any]:
     """Interleaved repeats of both sides, the differences of their answers, and the model's limit.
@@ -120,11 +123,11 @@ def compare(
     Answers are compared within one dtype; that of bfloat16 to float32 is no noise of the engine's.
 
     Args:
-        sample: instances on which HFLM's batch size is chosen.
+        sample: instances on which HFLM's batch size is chosen, of `sizes`.
         reduced: whether Lethe answers in bfloat16 as well; timed against HFLM's float32.
     """
     lethe = LetheLM.of(model, tokenizer)
-    size = best_batch_size(model, tokenizer, asked[:sample])
+    size = best_batch_size(model, tokenizer, asked[:sample], sizes)
     harness = harness_model(model, tokenizer, size)
     requests = [(instance.args[0], [instance.args[1]]) for instance in asked]
     rows = encode(tokenizer, requests, max_length=lethe.max_length).rows
@@ -265,7 +268,9 @@ def main() -> None:
     start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     shape = shape_model()
-    sample, repeats = (4, 1) if quick else (24, 3)
+    sample, repeats = (3, 1) if quick else (24, 3)
+    sizes = (4, 8) if quick else BATCH_SIZES
+    shots = instances(3, 5, SUITES[1:]) if quick else instances(5, 5)
     found = [
         compare(
             "135 M shape",
@@ -273,33 +278,35 @@ def main() -> None:
             tokenizer,
             instances(sample),
             repeats=repeats,
-            sample=28,
+            sample=10 if quick else 28,
+            sizes=sizes,
             reduced=True,
         ),
         compare(
             "135 M shape, five shots",
             shape,
             tokenizer,
-            instances(1 if quick else 5, shots=5),
+            shots,
             repeats=1,
-            sample=7 if quick else 14,
+            sample=4 if quick else 14,
+            sizes=sizes[:1] if quick else sizes,
         ),
     ]
     del shape
     small = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
-    limit = 100 if quick else None
-    found.append(compare("MODEL", small, tokenizer, instances(limit), repeats=1, sample=300))
+    questions = instances(50 if quick else None)
+    found.append(compare("MODEL", small, tokenizer, questions, repeats=1, sample=100, sizes=sizes))
     result = {
         "hardware": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "comparisons": found,
         "peak_MiB_beyond_the_model": None if quick else _peaks(arguments.model),
     }
-    for one in found:
-        print(json.dumps(one))
     if not quick:
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    for one in found:
+        print(json.dumps(one))
     line = [f"{one['title']}: {one['float32']['ratio']}x" for one in found]
     line.insert(1, f"bf16 against float32: {found[0]['bfloat16']['ratio']}x")
     print("; ".join(line), f"({time.perf_counter() - start:.0f} s)")
