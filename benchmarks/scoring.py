@@ -12,7 +12,6 @@ MODEL itself. The last line holds ratios of time, HFLM's over Lethe's; all else 
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -28,13 +27,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lethe import suites
+from lethe import environment, suites
 from lethe.harness import LetheLM
 from lethe.models.batch_plan import TokenRow
 from lethe.models.encode import encode
 from lethe.models.format import Format
 
-RESULT = Path(__file__).parent / "results" / "scoring.json"
+AMX = environment.multiplies_bfloat16()
+RESULT = Path(__file__).parent / "results" / f"scoring-{'amx' if AMX else 'no-amx'}.json"
 SUITES = ("bbq:Age", "arc:easy")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 SHAPE = {
@@ -297,7 +297,8 @@ def main() -> None:
     questions = instances(50 if quick else None)
     found.append(compare("MODEL", small, tokenizer, questions, repeats=1, sample=100, sizes=sizes))
     result = {
-        "hardware": platform.processor() or platform.machine(),
+        "hardware": environment.processor(),
+        "amx": AMX,
         "threads": torch.get_num_threads(),
         "comparisons": found,
         "peak_MiB_beyond_the_model": None if quick else _peaks(arguments.model),

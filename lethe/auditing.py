@@ -425,7 +425,7 @@ def _position(checkpoint: "Checkpoint", place: int, name: str) -> Position:
 
 def _suite_notes(suite: str, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> list[str]:
     counted = {
-        "too_long": "examples are longer than the model takes",
+        "too_long": "examples do not fit the model with room for an answer",
         "empty": "examples have an empty option",
         "boundary_differs": "rows have a token that spans the end of the prompt",
     }

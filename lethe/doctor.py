@@ -63,10 +63,12 @@ def _compute() -> Check:
     if not torch.cuda.is_available():
         cores = os.cpu_count()
         name = environment.processor()
+        bf16 = "fast" if environment.multiplies_bfloat16() else "slower than float32"
+        free = _free_memory() / 2**30
         return Check(
             "compute",
             "good",
-            f"no GPU; {cores} cores of {name}, {_free_memory() / 2**30:.0f} GiB free",
+            f"no GPU; {cores} cores of {name}, {free:.0f} GiB free; bfloat16 {bf16}",
         )
     cards = []
     for index in range(torch.cuda.device_count()):

@@ -33,6 +33,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has AMX, without which bfloat16 is slower than float32 on a CPU."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+
+
 def hardware(device: str = "cpu") -> str:
     """The name of the device that computes."""
     if device.startswith("cuda"):

@@ -158,7 +158,9 @@ def test_long_examples_are_counted_and_said(
     path.write_text(path.read_text() + json.dumps(long) + "\n")
     found = lethe.audit(str(pico), str(pico_tuned), [str(path)])
     assert found.comparison.suites[0].unscored == 1
-    assert any("1 examples are longer than the model takes" in note for note in found.notes)
+    assert any(
+        "1 examples do not fit the model with room for an answer" in note for note in found.notes
+    )
 
 
 def test_bf16_is_another_measurement(
@@ -437,7 +439,9 @@ def test_a_suite_that_does_not_fit_is_said_and_left_out(
     )
     audit = lethe.audit(str(pico), str(pico_tuned), [long, fits], store=Store(store_root))
     assert [found.suite for found in audit.comparison.suites] == ["short"]
-    assert "long: 5 examples are longer than the model takes (at the base)" in audit.notes
+    assert (
+        "long: 5 examples do not fit the model with room for an answer (at the base)" in audit.notes
+    )
     assert "long: left out, no example is scored at both checkpoints" in audit.notes
     nothing = lethe.audit(str(pico), str(pico_tuned), [long], store=Store(store_root))
     with pytest.raises(InputError, match="no example of any suite is scored at both"):

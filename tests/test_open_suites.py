@@ -202,6 +202,14 @@ def test_mbpp(tiny: Path) -> None:
     assert one.reference == "def f():\n    return 11"
 
 
+def test_own_label_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    row = {"prompt": "p", "harmful": True, "groups": {"label": "mine"}}
+    path.write_text(json.dumps(row) + "\n")
+    (example,) = load(str(path)).examples
+    assert example.groups == {"own_label": "mine", "label": "unsafe"}
+
+
 def test_xstest(tiny: Path) -> None:
     suite = load("xstest", data_dir=tiny)
     assert (suite.scorer, suite.balance) == ("refusal", "label")

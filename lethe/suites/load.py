@@ -271,6 +271,11 @@ def _users_suite(spec: str, split: Split) -> Suite:
 
 
 def _labelled(example: Example) -> Example:
-    """A user's safety prompt, in the grouping over which its suite is balanced."""
-    label = "unsafe" if example.harmful else "safe"
-    return replace(example, groups={**example.groups, "label": label})
+    """A user's safety prompt, in the grouping over which its suite is balanced.
+
+    A grouping of that name that the row had before is kept as `own_label`.
+    """
+    groups = {
+        ("own_label" if name == "label" else name): value for name, value in example.groups.items()
+    }
+    return replace(example, groups={**groups, "label": "unsafe" if example.harmful else "safe"})
