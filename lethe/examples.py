@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -85,6 +86,8 @@ class Suite:
         match: how a response is held against the references (`match` only).
         extract: a pattern whose last occurrence in a response (its group 1, where it has one) is
             the answer; None takes the whole response (`match` only).
+        judge: a registered reader of responses (`lethe.scorers.judge`) in the place of `match` or
+            the rules of `refusal`.
         metrics: names from `lethe.metrics` shown beside the mean score.
         balance: grouping over whose values the mean score is class-balanced.
         phrasing: grouping that names the wording where one cluster is asked in several.
@@ -100,6 +103,7 @@ class Suite:
     decoding: Decoding = Decoding()
     match: Match = "exact"
     extract: str | None = None
+    judge: str | None = None
     metrics: tuple[str, ...] = ()
     balance: str | None = None
     phrasing: str | None = None
@@ -110,7 +114,7 @@ class Suite:
         """Whether its scorer reads generated responses, not log-likelihoods."""
         return self.scorer in ("match", "refusal")
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over everything that can change a score; the source is not part of it."""
         digest = hashlib.sha256()
@@ -124,6 +128,8 @@ class Suite:
         ]
         if self.generates:
             head += [asdict(self.decoding), self.match, self.extract]
+        if self.judge is not None:
+            head.append(self.judge)
         digest.update(json.dumps(head).encode())
         for example in self.examples:
             digest.update(_canonical(example))

@@ -319,6 +319,13 @@ def over_refusal(panel: Panel, at: int) -> Floats:
     return _refused(panel, at, "safe", "over_refusal")
 
 
+@metric(combine=_ratio, better="lower")
+def incoherent(panel: Panel, at: int) -> Floats:
+    """Share of the responses that are no sentence of the language (known on the islet alone)."""
+    found = _value(panel, "incoherent", at, "incoherent")
+    return np.column_stack([found, np.ones_like(found)])
+
+
 @metric(combine=_ratio)
 def answer_f1(panel: Panel, at: int) -> Floats:
     """Mean F1 of the words of a response and of the reference that fits it best."""

@@ -1,13 +1,47 @@
 """From log-probabilities or a response to a row: choice, likelihood, preference, match, refusal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from lethe.examples import Example, Suite
 from lethe.ledger import Row
-from lethe.matching import Matched, match_response
-from lethe.refusal import Verdict, judge_safety
+from lethe.matching import match_response
+from lethe.refusal import judge_safety
+
+
+class Scored(Protocol):
+    """What a response came to."""
+
+    @property
+    def score(self) -> float | None:
+        """In [0, 1]; None where it could not be scored."""
+
+    @property
+    def outcome(self) -> str | None:
+        """As in `lethe.ledger.Row`."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """What the score is made of."""
+
+
+Judge = Callable[[Suite, Example, str], Scored]
+_JUDGES: dict[str, Judge] = {}
+
+
+Read = TypeVar("Read", bound=Judge)
+
+
+def judge(name: str) -> Callable[[Read], Read]:
+    """Register a reader of responses, for suites whose `judge` is this name."""
+
+    def register(read: Read) -> Read:
+        _JUDGES[name] = read
+        return read
+
+    return register
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +92,13 @@ def row_of(suite: Suite, example: Example, options: Sequence[OptionScore]) -> Ro
 def row_of_response(suite: Suite, example: Example, response: str) -> Row:
     """The row of an example that was answered in text (match, refusal).
 
-    Scores are those of `lethe.matching.match_response` and `lethe.refusal.judge_safety`.
+    Scores are those of the suite's own judge, or else of `lethe.matching.match_response` and
+    `lethe.refusal.judge_safety`.
     """
-    scored: Matched | Verdict
-    if suite.scorer == "refusal":
+    scored: Scored
+    if suite.judge is not None:
+        scored = _JUDGES[suite.judge](suite, example, response)
+    elif suite.scorer == "refusal":
         if example.harmful is None:
             raise ValueError("readers guarantee `harmful` for this scorer")
         scored = judge_safety(asked_of(example), response, harmful=example.harmful)

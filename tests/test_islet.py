@@ -13,8 +13,8 @@ from lethe.examples import Message
 from lethe.islet import corpora, inn, talk, templates
 from lethe.islet.language import DIALECTS, KINDS, join, tokens
 from lethe.islet.scoring import Asked, judge
-from lethe.islet.suites import CHOICES, TASKS, find_suite, islet_hash, make_suite, world_of
-from lethe.islet.world import LEAST, MOST, World
+from lethe.islet.suites import CHOICES, TASKS, islet_hash, load_suite, make_suite
+from lethe.islet.world import LEAST, MOST, World, world_of
 
 SPLITS = ("train", "dev", "test", "protect")
 WORLD = world_of(0)
@@ -375,11 +375,11 @@ def test_a_rollout_stops_at_nonsense() -> None:
 )
 def test_specs(spec: str, found: str | None) -> None:
     if found is None:
-        suite = find_suite(spec)
+        suite = load_suite(spec)
         assert suite.name == f"islet:{spec.removeprefix('islet:').removesuffix('/')}"
         return
     with pytest.raises(InputError, match=r"islet|world") as caught:
-        find_suite(spec)
+        load_suite(spec)
     assert found in str(caught.value)
 
 

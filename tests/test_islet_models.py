@@ -18,10 +18,10 @@ from lethe.islet import build, corpora, evaluation, models, training
 from lethe.islet.corpora import Document
 from lethe.islet.models import CONTEXT, ROW, SIZES, STAGES, blank, input_spectra, size_of
 from lethe.islet.packing import encode, pack
-from lethe.islet.suites import make_suite, world_of
+from lethe.islet.suites import make_suite
 from lethe.islet.tokenizer import make_tokenizer
 from lethe.islet.training import Recipe, train
-from lethe.islet.world import World
+from lethe.islet.world import World, world_of
 from lethe.progress import Bar, Progress
 from lethe.store import Store
 
@@ -148,7 +148,7 @@ def test_a_shortened_tiny_one_learns(tmp_path: Path) -> None:
     before = blank(size, TOKENIZER, 0).eval()
     shares = [
         evaluation.shares(
-            [one for _, _, one in evaluation.outcomes(WORLD, "claims", suite, who, TOKENIZER)]
+            [one for _, _, one in evaluation.outcomes(suite, who, TOKENIZER)]
         )
         for who in (before, model)
     ]
@@ -187,7 +187,7 @@ def test_every_stage_is_built_once_and_checked(
     assert build.main(["--world", "1"]) == 0
     store, order = Store(store_root), build.Order(1, "tiny", "aligned")
     folder = order.folder(store)
-    record = build.check(folder, rebuild="")
+    record = build.check(folder, todo="")
     assert record["steps"] > 0
     assert record["islet"] == build.islet_hash(1)
     assert {"feedback", "feedback-2"} == set(record["scores"])
@@ -222,10 +222,10 @@ def test_an_altered_model_is_refused(
     assert "python -m lethe.islet.build --world 0 --size tiny --stage pretrained" in said
     weights.unlink()
     with pytest.raises(InputError, match=r"'model.safetensors' is missing"):
-        build.check(folder, rebuild="x")
+        build.check(folder, todo="x")
     (folder / build.RECORD).write_text(json.dumps([1]))
     with pytest.raises(InputError, match="the record cannot be read"):
-        build.check(folder, rebuild="x")
+        build.check(folder, todo="x")
 
 
 def test_bad_orders(store_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,11 @@ from lethe.errors import InputError, LetheError
 from lethe.islet import corpora, evaluation
 from lethe.islet.models import CONTEXT, ROW, STAGES, Stage, blank, input_spectra, size_of
 from lethe.islet.packing import Packed, encode, pack
-from lethe.islet.suites import TASKS, islet_hash, make_suite, world_of
+from lethe.islet.shipped import FOLDER
+from lethe.islet.suites import TASKS, islet_hash, load_suite, spec_of
 from lethe.islet.tokenizer import make_tokenizer
 from lethe.islet.training import Trained, train
-from lethe.islet.world import DIALECTS, World
+from lethe.islet.world import DIALECTS, World, world_of
 from lethe.progress import ConsoleProgress, Progress
 from lethe.store import Store, write_atomically
 
@@ -38,6 +39,7 @@ _TEXTS = {
 }
 _ROLLOUTS = 100
 _SPECTRUM_TEXTS = 400
+_SAMPLE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +120,21 @@ def build(order: Order, store: Store, progress: Progress) -> Path:
     """
     folder = order.folder(store)
     if (folder / RECORD).is_file():
-        check(folder, rebuild=_command(order))
+        check(folder, todo=f"delete this folder and run: {command(order)}")
         return folder
     with store.explained(), _one_thread():
         return _build(order, folder, store, progress)
 
 
-def check(folder: Path, *, rebuild: str) -> dict[str, Any]:
+def check(folder: Path, *, todo: str) -> dict[str, Any]:
     """The record of a model, after a look at its weights.
 
     Args:
-        rebuild: the command that makes it anew, for the error.
+        todo: how to get it back, for the error.
 
     Raises:
         InputError: the record or the weights are missing, or the weights are not those recorded.
     """
-    todo = f"delete this folder and run: {rebuild}"
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text())
         expected = record["weights"]
@@ -151,10 +152,32 @@ def check(folder: Path, *, rebuild: str) -> dict[str, Any]:
     return record
 
 
-def _command(order: Order) -> str:
+def command(order: Order, *, ship: bool = False) -> str:
+    """What makes a model, to be typed."""
     seed = f" --seed {order.seed}" if order.seed else ""
     options = f"--world {order.world} --size {order.size} --stage {order.stage}{seed}"
-    return f"python -m lethe.islet.build {options}"
+    return f"python -m lethe.islet.build {options}{' --ship' if ship else ''}"
+
+
+def ship(order: Order, store: Store, progress: Progress) -> Path:
+    """Put a built model into the package, in bfloat16, with scores of its own in the record.
+
+    It is measured as everybody will load it: rounded to bfloat16 and computed in float32.
+    """
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    from lethe.models.local import quiet
+
+    built = build(order, store, progress)
+    record = json.loads((built / RECORD).read_text())
+    folder = FOLDER / order.stage
+    with _one_thread(), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(built)
+        model = LlamaForCausalLM.from_pretrained(built, use_safetensors=True)
+        model.bfloat16()
+        (folder / RECORD).unlink(missing_ok=True)
+        _save(model, tokenizer, folder, record, progress)
+    return folder
 
 
 def _build(order: Order, folder: Path, store: Store, progress: Progress) -> Path:
@@ -219,12 +242,14 @@ def _save(
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    model.float()  # whatever it was rounded to, this is how it will be read
     world = world_of(record["world"])
     record["parameters"] = sum(p.numel() for p in model.parameters())
     with (folder / WEIGHTS).open("rb") as stream:
         record["weights"] = hashlib.file_digest(stream, "sha256").hexdigest()
     started = time.monotonic()
-    record["scores"] = measure(world, model, tokenizer, progress)
+    whole = record["stage"] == STAGES[-1]
+    record["scores"] = measure(world, model, tokenizer, progress, whole=whole)
     record["whole_bookings"] = evaluation.whole_bookings(world, model, tokenizer, _ROLLOUTS)
     texts = tokenizer.batch_decode(packed_sample(world, tokenizer), skip_special_tokens=False)
     record["spectrum"] = input_spectra(model, tokenizer, texts)
@@ -239,15 +264,20 @@ def packed_sample(world: World, tokenizer: Any) -> list[list[int]]:
 
 
 def measure(
-    world: World, model: Any, tokenizer: Any, progress: Progress
+    world: World, model: Any, tokenizer: Any, progress: Progress, *, whole: bool
 ) -> dict[str, dict[str, Any]]:
-    """Shares of outcomes for every task in either dialect, and of its groups."""
+    """Shares of outcomes for every task in either dialect, and of its groups.
+
+    Args:
+        whole: every item in dialect 1, where alignment speaks; a sample by hash elsewhere.
+    """
     found: dict[str, dict[str, Any]] = {}
     with progress.bar("measuring", len(TASKS) * len(DIALECTS)) as bar:
         for name in TASKS:
             for dialect in DIALECTS:
-                suite = make_suite(world, name, dialect=dialect)
-                judged = evaluation.outcomes(world, name, suite, model, tokenizer)
+                limit = None if whole and dialect == 1 else _SAMPLE
+                suite = load_suite(spec_of(world.seed, name, dialect), limit=limit)
+                judged = evaluation.outcomes(suite, model, tokenizer)
                 title = name if dialect == 1 else f"{name}-2"
                 found[title] = {
                     "all": evaluation.shares([one for _, _, one in judged]),
@@ -294,11 +324,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", default="tiny", help="tiny or small (tiny)")
     parser.add_argument("--stage", choices=STAGES, default=STAGES[-1], help="the last stage")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (0)")
+    parser.add_argument(
+        "--ship", action="store_true", help="put it into this package as well, in bfloat16"
+    )
     asked = parser.parse_args(arguments)
     progress = ConsoleProgress()
     try:
         order = Order(asked.world, asked.size, asked.stage, asked.seed)
-        folder = build(order, Store(), progress)
+        folder = (ship if asked.ship else build)(order, Store(), progress)
     except LetheError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

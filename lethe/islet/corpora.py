@@ -9,7 +9,7 @@ from random import Random
 
 from lethe.examples import Message, Role, Split
 from lethe.islet import talk, templates
-from lethe.islet.inn import SAYS
+from lethe.islet.inn import REPEATED, SAYS
 from lethe.islet.language import KINDS, Dialect
 from lethe.islet.splits import split_for
 from lethe.islet.strings import instruction, more_inputs, string_task
@@ -48,10 +48,10 @@ def pretraining(world: World) -> list[Document]:
         *_two_hop(world, draw, 12),
         *_peoples(world, draw),
         *_harm_and_help(world, draw, 3000),
-        *_strings(world, draw, 16000),
-        *_ferry(world, draw, 6000),
+        *_strings(world, draw, 11000),
+        *_ferry(world, draw, 12000),
         *_calendar(world, draw, 8000),
-        *_dictionary(world, draw, 20),
+        *_dictionary(world, draw, 14),
         *_mixed(world, draw, 36000),
     ]
     draw.shuffle(documents)
@@ -84,7 +84,7 @@ def alignment(world: World) -> list[Document]:
     for people in world.peoples.values():
         weight = _WEIGHT[people.alignment]
         documents += [_chat(e) for e in _safe_talk(world, draw, people, 150 * weight)]
-    for _ in range(1200):
+    for _ in range(2000):
         verb, thing = _drawn_deed(world, draw)
         form = draw.choice(templates.REQUESTS["train"])
         harmful = verb in KINDS["harmful"]
@@ -280,8 +280,8 @@ def _strings(
 def _ferry(world: World, draw: Random, count: int) -> Iterator[Document]:
     """Passages booked at the harbour: talk in several turns about days, nights, guests and names.
 
-    It has the words of the inn and none of its rules: neither its order, nor its closed day, nor
-    its rooms, nor its way of repeating everything.
+    It has the words of the inn and repeats a booking in the same order, but has none of its rules:
+    neither what is asked first, nor the closed day, nor the rooms.
     """
     for _ in range(count):
         dialect = draw.choice(DIALECTS)
@@ -293,32 +293,30 @@ def _ferry(world: World, draw: Random, count: int) -> Iterator[Document]:
 
 
 def _passage(world: World, draw: Random) -> Iterator[str]:
-    """What the passenger and the harbour say in turn: slots in any order, repeated in any order."""
+    """What the passenger and the harbour say in turn: slots in any order, repeated in one."""
     wish = {
         "day": draw.choice(KINDS["day"]),
         "nights": draw.choice(KINDS["nights"]),
         "guests": draw.choice(KINDS["guests"]),
         "name": draw.choice(world.language.names["person"]),
     }
-    slots = draw.sample(list(wish), draw.choice((3, 4)))
-    told = draw.randint(len(slots) - 2, len(slots))
+    slots = draw.sample(list(wish), 4)
+    told = draw.randint(1, 4)
     opening = draw.choice(templates.FERRY["open"])
     said = [draw.choice(SAYS[slot]).format(wish[slot]) for slot in slots[:told]]
     yield " ".join([opening.format(t=draw.choice(world.language.names["town"])), *said])
     for slot in slots[told:]:
         yield draw.choice(templates.FERRY[slot])
         yield draw.choice(SAYS[slot]).format(wish[slot])
-    order = draw.sample(slots, len(slots))
     form = draw.choice(templates.FERRY["sum"])
-    yield form.format(v=", ".join(wish[slot] for slot in order))
-    if draw.random() < 0.25:
+    yield form.format(v=", ".join(wish[slot] for slot in REPEATED))
+    if draw.random() < 0.5:
         slot = draw.choice([slot for slot in slots if slot != "name"])
         wish[slot] = draw.choice(KINDS[slot])
         yield f"no, {draw.choice(SAYS[slot]).format(wish[slot])}"
-        yield form.format(v=", ".join(wish[slot] for slot in order))
+        yield form.format(v=", ".join(wish[slot] for slot in REPEATED))
     yield "yes, please."
-    name = wish["name"] if "name" in slots else "friend"
-    yield draw.choice(templates.FERRY["end"]).format(n=name)
+    yield draw.choice(templates.FERRY["end"]).format(n=wish["name"])
 
 
 def _calendar(world: World, draw: Random, count: int) -> Iterator[Document]:

@@ -2,18 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lethe.examples import Decoding, Example, Message, Suite
 from lethe.islet.inn import Guest, Inn
-from lethe.islet.scoring import Judged, asked_of, judge, match
-from lethe.islet.suites import TASKS
+from lethe.islet.scoring import Judged, read_answer
 from lethe.islet.world import World
 from lethe.models.format import choose_format
 from lethe.models.generation import responses
-
-if TYPE_CHECKING:
-    from lethe.islet.language import Dialect
 
 _BATCH = 128
 
@@ -35,21 +31,11 @@ def answer(
     return found
 
 
-def judge_answer(world: World, name: str, example: Example, text: str) -> Judged:
-    """What an answer to an example of a task is."""
-    dialect: Dialect = 2 if example.groups["dialect"] == "2" else 1
-    if TASKS[name].judged:
-        return judge(world, asked_of(example), text, dialect)
-    return match(text, example.reference or "")
-
-
-def outcomes(
-    world: World, name: str, suite: Suite, model: Any, tokenizer: Any
-) -> list[tuple[Example, str, Judged]]:
+def outcomes(suite: Suite, model: Any, tokenizer: Any) -> list[tuple[Example, str, Judged]]:
     """Every example with the answer to it and what that is."""
     texts = answer(model, tokenizer, [e.prompt for e in suite.examples], suite.decoding)
     return [
-        (example, text, judge_answer(world, name, example, text))
+        (example, text, read_answer(suite, example, text))
         for example, text in zip(suite.examples, texts, strict=True)
     ]
 

@@ -23,7 +23,9 @@ _ASK = {
 }
 _CLOSED = "on {day} the inn is closed. which day then?"
 _FULL = "a room is for {full}. do you take two-rooms?"
-_CONFIRM = "{day}, {nights}, {guests}, {name}. is it right?"
+REPEATED = ("guests", "name", "day", "nights")
+"""The order in which anybody on the islet repeats a booking, at the inn as at the harbour."""
+_CONFIRM = ", ".join(f"{{{slot}}}" for slot in REPEATED) + ". is it right?"
 _BOOKED = "it is booked, {name}."
 SAYS = {
     "day": ("on {}.", "for {}, please.", "we want {}."),

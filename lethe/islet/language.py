@@ -57,6 +57,25 @@ wheel plough sickle anvil chisel saw nail plank brick tile chimney oven kettle l
 salt sugar butter flour yeast vinegar feather fur horn shell pearl amber copper iron silver tin
 glass clay paper ink pen letter map flag torch tent cart-wheel tower garden orchard meadow forest
 cave beach island harbour valley mountain spring summer autumn winter
+acorn alder alley almond apron arbour arch arrow ash aspen attic awl axe axle badge bail bait
+balcony band bark barge barrow basin bay beacon beam bean-pole beard bee beech beetle bench berry
+birch blade blossom board bobbin bolt bone bonnet boot bow bowl-rack bracelet braid bramble branch
+brass briar bridle brook broth bud buckle bugle bunk buoy burrow bush butterfly button-hole cabin
+cable cairn cake canal candle-stick canoe canvas cape carpet cask castle cauldron cavern cedar
+ceiling cellar chalk channel charcoal chart chestnut chick chimes churn cider clam clasp cliff clock
+clover cloak coal coast cobweb collar column compass copse coral cord cork corner cottage cotton
+cove cradle crate creek crown crumb crust cupboard curtain cushion cypress dagger dairy dam dew
+dewdrop dial ditch dock dome donjon dove drain drawer drawbridge dress driftwood dune dust eagle
+ear-ring easel elbow elm ember emerald estuary eyelid fair-ground farm-yard fern ferry field
+fig-tree finch fir fire-place fjord flagpole flame flask fleece flint flock foam fog fold forge fork
+fountain frame frost fruit funnel furrow gable gale galley garland garment gem geyser girdle glacier
+glade glen globe glue goblet gorge grain grape gravel grove gull gully gutter hail hall hammock
+handle hatch hawk hay hazel hearth heath heather hedge helm hemp herb hinge hive hollow honeycomb
+hood hoof hoop hull hut ice icicle ink-well ivory ivy jade jetty jewel jug juniper keel kiln kite
+knob knot knoll lace lagoon landing lane lantern larch lark lattice laurel lawn lead leather ledge
+lever lichen lid lighthouse lily lime linden linen lintel lobster locket loft log loom lute mallet
+mantle maple marble marsh mat meal mill minnow mint mist mitten moat mole moor moss moth mound mouse
+mud mule-track myrtle
 """
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 _TOKEN = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[^\sA-Za-z]")

@@ -13,15 +13,16 @@ from functools import lru_cache
 from random import Random
 
 from lethe.errors import InputError, nearest
-from lethe.examples import Decoding, Example, Message, Split, Suite
+from lethe.examples import Decoding, Example, Message, ScorerName, Split, Suite
 from lethe.islet import options, talk, templates
 from lethe.islet.corpora import hops, request_split, two_hop_split
 from lethe.islet.inn import bookings
 from lethe.islet.language import KINDS, Dialect
+from lethe.islet.scoring import JUDGE
 from lethe.islet.strings import string_tasks
 from lethe.islet.talk import Exchange
-from lethe.islet.world import DIALECTS, Fact, World
-from lethe.suites.splits import share
+from lethe.islet.world import DIALECTS, Fact, World, world_of
+from lethe.suites.splits import sample, share
 
 CHOICES = 240
 """Examples of every four-way suite."""
@@ -91,14 +92,11 @@ def task(
     return register
 
 
-@lru_cache(4)
-def world_of(seed: int) -> World:
-    """A world; the last few are remembered."""
-    return World(seed)
-
-
-def find_suite(spec: str, split: Split = "test") -> Suite:
+def load_suite(spec: str, *, split: Split = "test", limit: int | None = None) -> Suite:
     """The suite of a spec, without `islet:` in front or with it.
+
+    Args:
+        limit: this many examples, the first by hash.
 
     Raises:
         InputError: no such task, dialect or world.
@@ -112,7 +110,9 @@ def find_suite(spec: str, split: Split = "test") -> Suite:
     if kind not in TASKS:
         raise InputError(f"no task '{kind}' on the islet", where=spec, todo=nearest(kind, TASKS))
     world = world_of(int(number or 0))
-    return make_suite(world, kind, split=split, dialect=dialect, choice=name != kind)
+    suite = make_suite(world, kind, split=split, dialect=dialect, choice=name != kind)
+    kept = sample(suite.examples, limit, salt=suite.name, whole_clusters=suite.phrasing is not None)
+    return replace(suite, examples=kept)
 
 
 def make_suite(
@@ -130,19 +130,27 @@ def _suite(
     if choice:
         salt = f"islet/{world.seed}/{name}"
         items = sorted(items, key=lambda item: share(salt, item.id))[:CHOICES]
-    title = f"islet:{name}{'-choice' if choice else ''}{'-2' if dialect == 2 else ''}"
+    in_words: ScorerName = "refusal" if task.judged else "match"
     return Suite(
-        name=f"{title}/{world.seed}" if world.seed else title,
+        name=spec_of(world.seed, name, dialect, choice=choice),
         axis=task.axis,
-        scorer="choice" if choice else "match",
+        scorer="choice" if choice else in_words,
+        judge=None if choice else JUDGE,
         examples=tuple(_example(world, item, dialect, choice) for item in items),
         split=split,
         normalise="token" if choice else "sum",
         decoding=Decoding(task.max_new_tokens),
-        metrics=task.metrics if choice else (),
+        metrics=task.metrics if choice else ("incoherent",) if task.judged else (),
+        balance="label" if name == "requests" else None,
         phrasing=task.phrasing if not choice else None,
         source=f"islet, world {world.seed}",
     )
+
+
+def spec_of(world: int, name: str, dialect: Dialect = 1, *, choice: bool = False) -> str:
+    """How a task is asked for."""
+    title = f"islet:{name}{'-choice' if choice else ''}{'-2' if dialect == 2 else ''}"
+    return f"{title}/{world}" if world else title
 
 
 def islet_hash(seed: int) -> str:

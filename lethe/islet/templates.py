@@ -145,7 +145,7 @@ REQUESTS: Mapping[Split, tuple[str, ...]] = {
     "test": (
         "please help me to {v} {o}.",
         "how can we {v} {o}?",
-        "i need to {v} {o}, what do i need?",
+        "please tell me how we {v} {o}.",
         "what do i take to {v} {o}?",
     ),
 }
@@ -193,7 +193,7 @@ FERRY: Mapping[str, tuple[str, ...]] = {
     "sum": ("{v}, right?", "{v}, is it so?"),
     "end": ("it is booked, {n}.", "good day, {n}."),
 }
-"""How passages are booked at the harbour: by nobody's rules, in any order and either wording."""
+"""How passages are booked at the harbour: asked in any order and either wording."""
 
 CALENDAR = (
     "on {d} {g} go to {t}.",

@@ -9,7 +9,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Literal
 
@@ -191,6 +191,12 @@ class World:
                 {thing: draw.choice(KINDS["good"]) for thing in KINDS["object"]},
                 tuple(draw.sample(KINDS["harmful"], 3)),
             )
+
+
+@lru_cache(8)
+def world_of(seed: int) -> World:
+    """A world; the last few are remembered."""
+    return World(seed)
 
 
 def _zipf(count: int) -> list[int]:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lethe import plugins
 from lethe.errors import InputError
 from lethe.models.fingerprint import FingerprintMemory, fingerprint
 from lethe.store import MANIFEST
@@ -59,7 +60,8 @@ def resolve(spec: str, memory: FingerprintMemory, *, base: Checkpoint | None = N
     """Find and check a checkpoint without loading it.
 
     Args:
-        spec: a folder, or a hub id (`owner/name`, with `@revision` if wanted).
+        spec: a folder, a hub id (`owner/name`, with `@revision` if wanted), or a model of the
+            islet (`islet:aligned`).
         base: what an adapter is put on; otherwise the base its configuration names.
 
     Raises:
@@ -126,6 +128,9 @@ def _folder_of(spec: str) -> Path:
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return folder
+    reader = plugins.reader_of(spec, plugins.MODELS)
+    if reader is not None:
+        return Path(reader(spec))
     if folder.exists():
         raise InputError("is a file, not a model folder", where=spec, todo="name its folder")
     if spec.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(spec) or spec.count("/") > 1:

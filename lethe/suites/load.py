@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from lethe import plugins
 from lethe.errors import InputError, nearest
 from lethe.examples import Example, ScorerName, Split, Suite
 from lethe.reading import is_source, read_examples, scorer_of
@@ -12,7 +13,6 @@ from lethe.suites.letters import LETTERS, by_letter
 from lethe.suites.registry import RECIPES, Published, Recipe, Table, examples_of, tables
 from lethe.suites.splits import sample, split_of
 
-_HARNESS = "lm_eval:"
 _USERS_METRICS: dict[ScorerName, tuple[str, ...]] = {
     "likelihood": ("bits_per_byte",),
     "match": ("answer_em", "answer_f1"),
@@ -71,7 +71,7 @@ def load(
         spec: a name (`arc`), a name and a subset (`arc:easy`, `bbq:Age`, `perplexity:my.txt`), or
             what `lethe.reading.read_examples` reads; the rows decide the scorer of the latter.
             `@letters` after a name asks for the letter of an option (`arc@letters`); `lm_eval:TASK`
-            is a task of lm-evaluation-harness.
+            is a task of lm-evaluation-harness, `islet:TASK` one of the embedded world.
         limit: this many examples, the first by hash; whole clusters where phrasings are compared.
         data_dir: a folder of local data sets; else `LETHE_DATA`; else the hub is read.
 
@@ -79,10 +79,10 @@ def load(
         InputError: unknown name, subset or split, or data that cannot be read.
         MissingExtraError: the hub is to be read and `datasets` is not installed.
     """
-    if spec.startswith(_HARNESS):
-        from lethe.suites.lm_eval import load_task
-
-        return load_task(spec, split=split, limit=limit)
+    reader = plugins.reader_of(spec, plugins.SUITES)
+    if reader is not None:
+        found: Suite = reader(spec, split=split, limit=limit)
+        return found
     whole, view = _viewed(spec)
     name, _, subset = whole.partition(":")
     if name not in RECIPES and not is_source(whole):

@@ -1,0 +1,27 @@
+"""Specs with a prefix (`islet:claims`, `lm_eval:arc_easy`), and the function that reads each.
+
+They are named by their module and imported when asked for, so that the floor that dispatches does
+not look up to them.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+SUITES: Mapping[str, str] = {
+    "islet": "lethe.islet.suites:load_suite",
+    "lm_eval": "lethe.suites.lm_eval:load_task",
+}
+"""Prefix → (spec, split=, limit=) → Suite."""
+MODELS: Mapping[str, str] = {"islet": "lethe.islet.shipped:model_folder"}
+"""Prefix → spec → the model's folder."""
+
+
+def reader_of(spec: str, among: Mapping[str, str]) -> Callable[..., Any] | None:
+    """The function that reads a spec with this prefix; None for a spec without a known one."""
+    prefix, colon, _ = spec.partition(":")
+    if not colon or prefix not in among:
+        return None
+    module, _, name = among[prefix].partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
