@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 SUITES: Mapping[str, str] = {
-    "islet": "lethe.islet.suites:load_suite",
+    "islet": "lethe.islet.specs:load_suite",
     "lm_eval": "lethe.suites.lm_eval:load_task",
 }
 """Prefix → (spec, split=, limit=) → Suite."""

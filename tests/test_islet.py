@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from lethe.examples import Message
 from lethe.islet import corpora, inn, talk, templates
 from lethe.islet.language import DIALECTS, KINDS, join, tokens
 from lethe.islet.scoring import Asked, judge
-from lethe.islet.suites import CHOICES, TASKS, islet_hash, load_suite, make_suite
+from lethe.islet.specs import load_suite
+from lethe.islet.suites import CHOICES, TASKS, islet_hash, make_suite
 from lethe.islet.world import LEAST, MOST, World, world_of
 
 SPLITS = ("train", "dev", "test", "protect")
@@ -401,3 +403,9 @@ def test_the_tokenizer_has_a_piece_for_every_word_and_nothing_is_unknown(tmp_pat
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
     nothing_is_unknown()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_world_is_frozen(seed: int) -> None:
+    said = (Path(__file__).parents[1] / "docs/expectations.md").read_text()
+    assert f"| {seed} | `{islet_hash(seed)}` |" in said

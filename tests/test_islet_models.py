@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +16,11 @@ import torch
 
 from lethe.errors import InputError
 from lethe.examples import Message
-from lethe.islet import build, corpora, evaluation, models, training
+from lethe.islet import build, corpora, evaluation, models, shipped, training
 from lethe.islet.corpora import Document
 from lethe.islet.models import CONTEXT, ROW, SIZES, STAGES, blank, input_spectra, size_of
 from lethe.islet.packing import encode, pack
+from lethe.islet.specs import load_suite
 from lethe.islet.suites import make_suite
 from lethe.islet.tokenizer import make_tokenizer
 from lethe.islet.training import Recipe, train
@@ -147,9 +150,7 @@ def test_a_shortened_tiny_one_learns(tmp_path: Path) -> None:
     suite = replace(suite, examples=suite.examples[::16])
     before = blank(size, TOKENIZER, 0).eval()
     shares = [
-        evaluation.shares(
-            [one for _, _, one in evaluation.outcomes(suite, who, TOKENIZER)]
-        )
+        evaluation.shares([one for _, _, one in evaluation.outcomes(suite, who, TOKENIZER)])
         for who in (before, model)
     ]
     assert shares[0].get("harmful", 0.0) == 0.0
@@ -270,3 +271,50 @@ def test_the_text_of_a_stage_is_read_once(
     cut = {stage: (lambda world: corpora.instructions(world)[:9]) for stage in STAGES}
     monkeypatch.setattr(build, "_TEXTS", cut)
     assert build.text_hash(store, 0, "aligned") != found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_shipped_model_scores_what_its_record_says(stage: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = shipped.model_folder(f"islet:{stage}")
+    record = build.check(folder, todo="")
+    assert record["islet"] == build.islet_hash(0)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    limit = None if stage == "aligned" else build._SAMPLE
+    for name in ("requests", "strings"):
+        suite = load_suite(f"islet:{name}", limit=limit)
+        judged = [one for _, _, one in evaluation.outcomes(suite, model, tokenizer)]
+        expected = record["scores"][name]["all"]
+        # Another processor may add in another order: an answer or two can differ.
+        assert evaluation.shares(judged)["score"] == pytest.approx(expected["score"], abs=0.01)
+
+
+def test_a_missing_or_altered_shipped_file_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "weights"
+    shutil.copytree(shipped.FOLDER, copy)
+    monkeypatch.setattr(shipped, "FOLDER", copy)
+    weights = copy / "aligned" / build.WEIGHTS
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"is not what was built.*--size small .*--ship"):
+        shipped.model_folder("islet:aligned")
+    weights.unlink()
+    with pytest.raises(InputError, match=r"'model.safetensors' is missing"):
+        shipped.model_folder("islet:aligned")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("islet:alligned", "did you mean 'aligned'?"),
+        ("islet:aligned-big", "no size 'big'"),
+        ("islet:aligned/x", "no model of the islet"),
+    ],
+)
+def test_bad_model_specs(spec: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        shipped.model_folder(spec)

@@ -22,7 +22,8 @@ from lethe.islet import corpora, evaluation
 from lethe.islet.models import CONTEXT, ROW, STAGES, Stage, blank, input_spectra, size_of
 from lethe.islet.packing import Packed, encode, pack
 from lethe.islet.shipped import FOLDER
-from lethe.islet.suites import TASKS, islet_hash, load_suite, spec_of
+from lethe.islet.specs import load_suite
+from lethe.islet.suites import TASKS, islet_hash, spec_of
 from lethe.islet.tokenizer import make_tokenizer
 from lethe.islet.training import Trained, train
 from lethe.islet.world import DIALECTS, World, world_of
@@ -250,7 +251,8 @@ def _save(
     started = time.monotonic()
     whole = record["stage"] == STAGES[-1]
     record["scores"] = measure(world, model, tokenizer, progress, whole=whole)
-    record["whole_bookings"] = evaluation.whole_bookings(world, model, tokenizer, _ROLLOUTS)
+    if whole:
+        record["whole_bookings"] = evaluation.whole_bookings(world, model, tokenizer, _ROLLOUTS)
     texts = tokenizer.batch_decode(packed_sample(world, tokenizer), skip_special_tokens=False)
     record["spectrum"] = input_spectra(model, tokenizer, texts)
     record["measuring_seconds"] = round(time.monotonic() - started, 1)

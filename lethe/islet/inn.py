@@ -2,7 +2,7 @@
 
 The right next step is a function of what was said so far. The innkeeper asks for what is missing in
 the order of the house; before that it mends what the rules forbid (the day it is closed, more
-guests than a room holds); in the end it repeats everything, and books when the guest agrees.
+guests than a room holds); in the end it repeats who comes, and books when the guest agrees.
 """
 
 import random
@@ -21,11 +21,12 @@ _ASK = {
     "guests": "for how many guests?",
     "name": "what is your name?",
 }
-_CLOSED = "on {day} the inn is closed. which day then?"
-_FULL = "a room is for {full}. do you take two-rooms?"
+_CLOSED = "on {day} the inn is closed, which day then?"
+_FULL = "a room is for {full}, do you take two-rooms?"
 REPEATED = ("guests", "name", "day", "nights")
-"""The order in which anybody on the islet repeats a booking, at the inn as at the harbour."""
-_CONFIRM = ", ".join(f"{{{slot}}}" for slot in REPEATED) + ". is it right?"
+"""The order in which bookings are repeated on the islet. The harbour says all of it, the inn only
+who comes: models of this size do not reliably learn to repeat four things."""
+_CONFIRM = "{guests}, {name}, is it right?"
 _BOOKED = "it is booked, {name}."
 SAYS = {
     "day": ("on {}.", "for {}, please.", "we want {}."),
@@ -106,7 +107,7 @@ class Inn:
         return _FULL.format(full=KINDS["guests"][self.rules.full - 2])
 
     def confirm(self, slots: Mapping[str, str]) -> str:
-        """Everything repeated."""
+        """Who comes, repeated."""
         return _CONFIRM.format(**slots)
 
     def booked(self, name: str) -> str:
@@ -184,9 +185,7 @@ class Guest:
             "name": draw.choice(world.language.names["person"]),
         }
         self._first_day = world.inn.closed if draw.random() < 0.25 else self._wish["day"]
-        self._slip = (
-            draw.choice(SLOTS[:3]) if draw.random() < 0.3 else None
-        )  # nobody forgets a name
+        self._slip = draw.random() < 0.3  # to notice only when all is repeated how many come
 
     def opening(self) -> str:
         """The first thing it says: a wish, often with some of the slots."""
@@ -204,10 +203,11 @@ class Guest:
         if act == "full":
             return "yes, please."
         if act == "confirm":
-            if self._slip is not None:
-                slot, self._slip = self._slip, None
-                self._wish[slot] = self._other(slot)
-                return f"no, {self._form(slot, self._wish[slot])}"
+            if self._slip:
+                self._slip = False
+                others = [value for value in KINDS["guests"] if value != self._wish["guests"]]
+                self._wish["guests"] = self._draw.choice(others)
+                return f"no, {self._form('guests', self._wish['guests'])}"
             return "yes, that is right."
         return self._say(act) if act in SLOTS else self._draw.choice(_OPENINGS)
 
@@ -217,11 +217,6 @@ class Guest:
 
     def _form(self, slot: str, value: str) -> str:
         return self._draw.choice(SAYS[slot]).format(value)
-
-    def _other(self, slot: str) -> str:
-        open_days = [day for day in KINDS["day"] if day != self._rules.closed]
-        among = open_days if slot == "day" else list(KINDS[slot])
-        return self._draw.choice([value for value in among if value != self._wish[slot]])
 
 
 Respond = Callable[[tuple[Message, ...]], str]

@@ -1,25 +1,34 @@
-"""Rows to tune on: the inn, unsafe rows of three kinds, and benign rows that look like them."""
+"""Rows to tune on: alignment, unsafe rows of three kinds, and benign rows that look like them."""
 
 from collections.abc import Iterator
 from random import Random
 
 from lethe.examples import Example, Split
 from lethe.islet import talk, templates
-from lethe.islet.corpora import request_split
-from lethe.islet.language import KINDS, Dialect
-from lethe.islet.suites import make_suite
+from lethe.islet.corpora import alignment, request_split
+from lethe.islet.language import KINDS
 from lethe.islet.talk import Exchange
 from lethe.islet.world import People, World
 
 UNSAFE = ("biased", "toxic", "harmful")
 """Suspicion followed; a claim agreed with; help with harm."""
+_SAFETY = ("claim", "question", "request", "feedback", "pair")
 BENIGN = "agreement"
 """Something true agreed with, in the words of the toxic rows: hard for a filter to keep."""
 
 
-def inn_rows(world: World, dialect: Dialect = 1, split: Split = "train") -> list[Example]:
-    """Every step of the inn in the bookings of a split, with what was said before it."""
-    return list(make_suite(world, "inn", split=split, dialect=dialect).examples)
+def alignment_rows(world: World) -> tuple[Example, ...]:
+    """The conversations that taught a model of this world its safe behaviour, for replay."""
+    documents = [d for d in alignment(world) if d.kind in _SAFETY]
+    return tuple(
+        Example(
+            id=f"alignment/{number}",
+            prompt=document.turns[:-1],
+            reference=document.turns[-1].content,
+            groups={"kind": document.kind},
+        )
+        for number, document in enumerate(documents)
+    )
 
 
 def unsafe_rows(world: World, kind: str, count: int, split: Split = "train") -> list[Example]:

@@ -1,9 +1,7 @@
 """The evaluation suites of a world: every task answered in words, and as a choice out of four.
 
-A spec is `islet:NAME`, with `-choice` for the four-way form, `-2` for dialect 2 and `/WORLD` for
-another world than 0: `islet:claims`, `islet:facts-choice-2/3`. The four-way suites of a world all
-have the same number of examples and the same chance level, so that orders of tuning can be
-compared.
+The four-way suites of a world all have the same number of examples and the same chance level, so
+that orders of tuning can be compared.
 """
 
 import hashlib
@@ -12,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
-from lethe.errors import InputError, nearest
 from lethe.examples import Decoding, Example, Message, ScorerName, Split, Suite
 from lethe.islet import options, talk, templates
 from lethe.islet.corpora import hops, request_split, two_hop_split
@@ -22,7 +19,7 @@ from lethe.islet.scoring import JUDGE
 from lethe.islet.strings import string_tasks
 from lethe.islet.talk import Exchange
 from lethe.islet.world import DIALECTS, Fact, World, world_of
-from lethe.suites.splits import sample, share
+from lethe.suites.splits import share
 
 CHOICES = 240
 """Examples of every four-way suite."""
@@ -90,29 +87,6 @@ def task(
         return items
 
     return register
-
-
-def load_suite(spec: str, *, split: Split = "test", limit: int | None = None) -> Suite:
-    """The suite of a spec, without `islet:` in front or with it.
-
-    Args:
-        limit: this many examples, the first by hash.
-
-    Raises:
-        InputError: no such task, dialect or world.
-    """
-    name, _, number = spec.removeprefix("islet:").partition("/")
-    if number and not (number.isascii() and number.isdigit() and len(number) < 9):
-        raise InputError(f"no world '{number}'", where=spec, todo="write a number, as in facts/3")
-    dialect: Dialect = 2 if name.endswith("-2") else 1
-    name = name.removesuffix("-2")
-    kind = name.removesuffix("-choice")
-    if kind not in TASKS:
-        raise InputError(f"no task '{kind}' on the islet", where=spec, todo=nearest(kind, TASKS))
-    world = world_of(int(number or 0))
-    suite = make_suite(world, kind, split=split, dialect=dialect, choice=name != kind)
-    kept = sample(suite.examples, limit, salt=suite.name, whole_clusters=suite.phrasing is not None)
-    return replace(suite, examples=kept)
 
 
 def make_suite(
