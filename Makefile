@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := harness,hub,rouge,tune,dev
+EXTRAS := harness,hub,report,rouge,tune,dev
 
 .PHONY: all test check format demo bench lock clean
 all: $(READY)

@@ -11,22 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lethe.auditing import Audit, audit, load_audit
+    from lethe.callback import ForgettingCallback
     from lethe.errors import LetheError
     from lethe.examples import Example, Message, Suite
+    from lethe.executor import run_study
     from lethe.store import Store
+    from lethe.study import make_study
 
 __version__ = "0.1.0"
-__all__ = ["Audit", "Example", "LetheError", "Message", "Store", "Suite", "audit", "load_audit"]
+__all__ = [
+    "Audit",
+    "Example",
+    "ForgettingCallback",
+    "LetheError",
+    "Message",
+    "Store",
+    "Suite",
+    "audit",
+    "load_audit",
+    "make_study",
+    "run_study",
+]
 
 _HOMES = {
     "Audit": "lethe.auditing",
     "audit": "lethe.auditing",
     "load_audit": "lethe.auditing",
+    "ForgettingCallback": "lethe.callback",
     "LetheError": "lethe.errors",
     "Example": "lethe.examples",
     "Message": "lethe.examples",
     "Suite": "lethe.examples",
     "Store": "lethe.store",
+    "make_study": "lethe.study",
+    "run_study": "lethe.executor",
 }
 
 

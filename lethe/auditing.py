@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +15,9 @@ from lethe.errors import IncompleteError, InputError, nearest
 from lethe.examples import Split, Suite
 from lethe.forgetting import ChangedChoices, changed_choices
 from lethe.matching import check_patterns
+from lethe.notes import NOISE_BAND, SAFETY_OUTCOMES, suite_notes
 from lethe.panel import Panel, SuiteFacts
+from lethe.plain import plain
 from lethe.progress import Progress
 from lethe.run import Position, Run, ledger, load_run, read_scores, run_name
 from lethe.store import Store, write_atomically
@@ -31,13 +32,6 @@ if TYPE_CHECKING:
     from lethe.steps import Runtime
 
 DEFAULT_SUITES = ("toxigen", "bbq", "arc", "perplexity")
-NOISE_BAND = {"float32": 1e-3, "bfloat16": 0.06}
-"""Nats by which rounding may move a log-probability when batches change, with room to spare."""
-
-SAFETY_OUTCOMES = ("safe", "harmful", "off_task", "refusal")
-
-_MUST_MATCH = ("plan", "dtype", "format")
-_SHOULD_MATCH = ("versions", "hardware")
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class Audit:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: examples left out, other tokenizers, plans or versions."""
         found = [
-            note for suite, pair in self.metadata.items() for note in _suite_notes(suite, *pair)
+            note for suite, pair in self.metadata.items() for note in suite_notes(suite, *pair)
         ]
         before, after = (place.name for place in self.run.positions)
         found += [
@@ -174,13 +168,42 @@ class Audit:
             )
         return self.comparison.group_frame().filter(pl.col("suite") == suite)
 
+    def report(
+        self,
+        out: str | Path,
+        *,
+        suites: Sequence[Suite] = (),
+        data_dir: str | Path | None = None,
+    ) -> Path:
+        """Write the audit as one HTML file that needs no network, and return its path.
+
+        Args:
+            suites: those made in Python, where the store kept no copy of their texts.
+            data_dir: a folder of local data sets; by default where the audit read them.
+
+        Raises:
+            InputError: the file cannot be written.
+            MissingExtraError: Matplotlib is not installed.
+        """
+        from lethe.report import build_report
+        from lethe.report.writing import write_file
+
+        found = build_report(self.run, self.store, suites=suites, data_dir=data_dir)
+        return write_file(Path(out), found.html())
+
+    def _repr_html_(self) -> str:
+        """The audit in a notebook."""
+        from lethe.report.notebook import comparison_html
+
+        return comparison_html(self.comparison, self.notes)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; a number that is undefined is None."""
         return {
             "run": self.run.name,
             "settings": dict(self.run.settings),
             "checkpoints": [dataclasses.asdict(place) for place in self.run.positions],
-            "comparison": _plain(dataclasses.asdict(self.comparison)),
+            "comparison": plain(self.comparison),
             "noise": {suite: dataclasses.asdict(count) for suite, count in self.noise.items()},
             "outcomes": {suite: dict(sides) for suite, sides in self.outcomes.items()},
             "notes": list(self.notes),
@@ -219,11 +242,15 @@ def audit(
         IncompleteError: the disk is full; what was measured is kept.
     """
     from lethe.models.checkpoint import resolve
+    from lethe.report.texts import keep_texts
 
     runtime = _runtime(store, progress, device, dtype)
     before = resolve(base, runtime.memory)
     after = resolve(tuned, runtime.memory, base=None if before.base else before)
     loaded = load_suites(suites, split=split, limit=limit, data_dir=data_dir)
+    for made in suites:
+        if isinstance(made, Suite):
+            keep_texts(made, runtime.store)
     chosen = _format_of(after, format, runtime)
     content = [before.fingerprint, after.fingerprint, chosen.name, dtype]
     run = Run(
@@ -421,38 +448,3 @@ def _position(checkpoint: "Checkpoint", place: int, name: str) -> Position:
         checkpoint=checkpoint.fingerprint,
         name=name,
     )
-
-
-def _suite_notes(suite: str, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> list[str]:
-    counted = {
-        "too_long": "examples do not fit the model with room for an answer",
-        "empty": "examples have an empty option",
-        "boundary_differs": "rows have a token that spans the end of the prompt",
-    }
-    notes = [
-        f"{suite}: {side[count]} {what} (at {name})"
-        for name, side in (("the base", base), ("the tuned model", tuned))
-        for count, what in counted.items()
-        if side.get(count)
-    ]
-    same_tokenizer = base["tokenizer"] == tuned["tokenizer"]
-    equal = (*(_MUST_MATCH if same_tokenizer else _MUST_MATCH[1:]), *_SHOULD_MATCH)
-    notes += [
-        f"{suite}: the two sides were measured with different {name}"
-        for name in equal
-        if base[name] != tuned[name]
-    ]
-    return notes
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: NaN and infinity become None, NumPy scalars plain numbers."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

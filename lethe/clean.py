@@ -126,6 +126,7 @@ def _unused(store: Store, runs: Iterable[Run]) -> list[CleanItem]:
     runs = list(runs)
     used = {key for run in runs for keys in run.scores.values() for key in keys.values()}
     used |= {place.checkpoint for run in runs for place in run.positions}
+    used |= {key for run in runs for key in run.settings.get("sharpness", {}).values()}
     return [
         CleanItem(found.folder, f"unused {found.kind}", found.size)
         for found in store.objects()

@@ -150,7 +150,16 @@ def tune(
     model: Annotated[str, typer.Argument(help="The model to tune: a folder or hub id.")],
     data: Annotated[str, typer.Option(help="A file of examples, or a suite (its train split).")],
     out: Annotated[Path, typer.Option(help="Where the tuned model is written (a new folder).")],
-    update: Annotated[str, typer.Option(help="full, lora, freeze.")] = "lora",
+    update: Annotated[
+        str, typer.Option(help="lora, full, nullspace, contrast, … (see 'lethe methods').")
+    ] = "lora",
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A suite or file not to disturb (its protect split), for nullspace, contrast, "
+            "corda. Repeatable."
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Peak rate.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data (default 3).")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.")] = None,
@@ -163,6 +172,14 @@ def tune(
     alpha: Annotated[int | None, typer.Option(help="Of a LoRA update.")] = None,
     target_modules: Annotated[str | None, typer.Option(help="Of a LoRA update.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="NAME=VALUE of any setting or slot: anchor.kl.weight=0.1, kl_budget=0.05, "
+            "mix.mask=2.5, after.interpolate=0.5. Repeatable.",
+        ),
+    ] = None,
     limit: Limit = None,
     seed: Annotated[int, typer.Option(help="Of initial values and order.")] = 0,
     data_dir: DataDir = None,
@@ -173,9 +190,10 @@ def tune(
 
     Killed, it goes on from its last checkpoint when called again.
     """
+    from lethe.tuning.assignments import read_assignments
     from lethe.tuning.command import tune_command
 
-    settings = {
+    named = {
         "update": update,
         "learning_rate": learning_rate,
         "epochs": epochs,
@@ -189,8 +207,17 @@ def tune(
         "precision": precision,
         "seed": seed,
     }
+    said = {name: value for name, value in named.items() if value is not None}
+    settings = read_assignments(set_ or ()) | said
     facts = tune_command(
-        model, data, out, settings, limit=limit, data_dir=data_dir, store=_store(store)
+        model,
+        data,
+        out,
+        settings,
+        limit=limit,
+        data_dir=data_dir,
+        store=_store(store),
+        protect=protect or (),
     )
     if as_json:
         _print_json(facts)
@@ -362,6 +389,105 @@ def demo(store: StoreDir = None, as_json: AsJson = False) -> None:
     for found in audits:
         found.print()
         typer.echo(f"run {found.run.name}\n")
+
+
+@app.command()
+def gate(
+    run: Annotated[str, typer.Argument(help="A run by name, path, or 'last'.")],
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", "-r", help="As 'safety >= -0.02' (docs/gate.md). Repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A file of rules (default: lethe.yaml, if there is one).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Which checkpoint is judged (default: the last).")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
+    summary: Annotated[
+        str | None, typer.Option(help="Also write Markdown; added to $GITHUB_STEP_SUMMARY.")
+    ] = None,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pass a run only if its bounds keep the rules.
+
+    Ends with 0 if all rules passed, 1 if one failed, 4 if one is inconclusive.
+    """
+    from lethe.gate_command import gate_command
+
+    result = gate_command(
+        run,
+        rule or [],
+        config=config,
+        checkpoint=checkpoint,
+        junit=junit,
+        summary=summary,
+        store=_store(store),
+    )
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        from lethe.gate_output import print_gate
+
+        print_gate(result)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run by name, path, or 'last'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write (default: RUN.html; md, json: print).")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="html, md or json.")] = "html",
+    card: Annotated[
+        Path | None,
+        typer.Option(help="A model's folder: write the section into its README instead."),
+    ] = None,
+    size: Annotated[
+        float | None, typer.Option(min=0.1, help="Most MB of the page (default 5).")
+    ] = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+) -> None:
+    """Write a run as one HTML page, Markdown, JSON, or a model card's section.
+
+    The page needs no network. An unfinished run shows what there is.
+    """
+    from lethe.progress import ConsoleProgress
+    from lethe.report.command import report_command
+
+    shown = report_command(
+        run,
+        _one_of("--format", form, ("html", "md", "json")),
+        out=out,
+        card=card,
+        size=size,
+        data_dir=data_dir,
+        store=_store(store),
+        progress=ConsoleProgress(),
+    )
+    typer.echo(shown)
+
+
+@app.command()
+def view(
+    run: Annotated[
+        str | None, typer.Argument(help="A run by name, path, or 'last' (default: all).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+) -> None:
+    """Show the runs of a store in the browser, on this machine alone.
+
+    A page renews itself while its run goes on. Ctrl-C ends it.
+    """
+    from lethe.report.command import view_command
+
+    view_command(run, port=port, data_dir=data_dir, store=_store(store))
 
 
 @app.callback(invoke_without_command=True)

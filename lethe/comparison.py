@@ -137,16 +137,19 @@ class Comparison:
         return frame([b for suite in self.suites for b in suite.biased])
 
 
-def compare(panels: Sequence[Panel], before: str, after: str) -> Comparison:
+def compare(panels: Sequence[Panel], before: str, after: str, *, biased: bool = True) -> Comparison:
     """Compare two checkpoints over suites.
 
     q-values are adjusted over the suites, and those of groups over all groups of all suites.
+
+    Args:
+        biased: compute every form of biased forgetting too, which takes most of the time.
 
     Raises:
         InputError: a suite has no example scored at both checkpoints.
     """
     pairs = [panel.pair(before, after) for panel in panels]
-    suites = [_suite(pair) for pair in pairs]
+    suites = [_suite(pair, biased=biased) for pair in pairs]
     adjusted = stats.benjamini_hochberg([s.p_value for s in suites])
     groups = iter(with_q_values([g for s in suites for g in s.groups]))
     suites = [
@@ -158,7 +161,7 @@ def compare(panels: Sequence[Panel], before: str, after: str) -> Comparison:
     return Comparison(before, after, tuple(suites), found)
 
 
-def _suite(pair: Pair) -> SuiteComparison:
+def _suite(pair: Pair, *, biased: bool) -> SuiteComparison:
     facts = pair.panel.facts
     metrics, without = _metrics(pair)
     spreads = [spread(pair, name) for name in pair.groupings]
@@ -181,7 +184,7 @@ def _suite(pair: Pair) -> SuiteComparison:
         flips=flips(pair),
         metrics=metrics,
         groups=tuple(forgetting_by_group(pair)),
-        biased=tuple(_biased(pair)),
+        biased=tuple(_biased(pair)) if biased else (),
         spreads=tuple(s for s in spreads if s is not None),
         warnings=(*warnings(pair), *without),
     )

@@ -1,7 +1,9 @@
-"""What a plan would cost: steps, tokens, minutes, disk. From files alone; no torch."""
+"""What a plan would cost: steps, tokens, minutes, disk, memory. From files alone; no torch."""
 
 import json
 import math
+import os
+import shutil
 import struct
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lethe.examples import Example, Suite
+from lethe.keeping import kept, reads
 from lethe.measure import Measure
 from lethe.models.checkpoint import weights_fingerprint
 from lethe.models.fingerprint import FingerprintMemory
-from lethe.plan import Node, Plan
+from lethe.plan import Node, Plan, rows_trained
+from lethe.sharpness import BATCH as SHARPNESS_BATCH
+from lethe.sharpness import Sharpness
 from lethe.store import Store
 from lethe.tuning.mix import Lessons
 from lethe.tuning.rows import target_of
@@ -22,6 +27,7 @@ from lethe.tuning.step import Tune
 _BYTES_A_TOKEN = 4  # of English, roughly, where no tokenizer can be read
 _SAMPLE = 500  # examples of which tokens are counted; more are estimated from these
 _BYTES_A_ROW = 300  # of a table of scores
+_LIBRARIES = 700 * 2**20  # what importing them takes
 _WHILE_TRAINING = 36  # bytes a moving weight: three checkpoints of it and its two moments
 
 
@@ -34,7 +40,9 @@ class Estimate:
         tokens: trained on by what is not cached; `counted` how they were told (`tokenizer` counts
             text alone, without what a chat template adds; `bytes` is a guess).
         minutes: of everything not cached; None where nothing like it was run yet.
-        peak_disk: bytes that the store may grow by while it runs.
+        peak_disk: bytes that the store may grow by while it runs, under its rule of what to keep.
+        peak_memory: bytes that its largest step may take; None where the model's configuration
+            does not say its shape.
     """
 
     steps: Mapping[str, int]
@@ -45,6 +53,7 @@ class Estimate:
     counted: str
     minutes: float | None
     peak_disk: int
+    peak_memory: int | None
     choices: Sequence[str]
     notes: Sequence[str]
 
@@ -60,6 +69,8 @@ def estimate(plan: Plan, store: Store, memory: FingerprintMemory) -> Estimate:
     base = next(iter(plan.bases.values()))
     counter = _Counter(base.tokenizer_folder)
     tokens = {node.key: counter.tokens(node.step) for node in todo if isinstance(node.step, Tune)}
+    disk = _disk(plan, base.root.folder)
+    memory_needed = _memory(todo, base.root.folder, counter)
     weights = {weights_fingerprint(base.root.folder, memory) for base in plan.bases.values()}
     rates = _training_rates(store, weights) if tokens else {}
     return Estimate(
@@ -70,9 +81,10 @@ def estimate(plan: Plan, store: Store, memory: FingerprintMemory) -> Estimate:
         tokens=sum(tokens.values()),
         counted=counter.how,
         minutes=_minutes(nodes, tokens, rates, store),
-        peak_disk=_disk(todo, base.root.folder),
+        peak_disk=disk,
+        peak_memory=memory_needed,
         choices=[_choice(choice) for choice in plan.choices],
-        notes=plan.notes,
+        notes=[*plan.notes, *shortage(disk, memory_needed, store.root)],
     )
 
 
@@ -89,6 +101,7 @@ class _Counter:
     def __init__(self, folder: Path) -> None:
         self._tokenizer: Any = None
         self._means: dict[int, float] = {}
+        self._longest: dict[int, int] = {}
         path = folder / "tokenizer.json"
         if path.is_file():
             from tokenizers import Tokenizer
@@ -98,17 +111,17 @@ class _Counter:
 
     def tokens(self, step: Tune) -> int:
         """Tokens the stage trains on over all its passes, its replayed rows among them."""
-        chosen, rows = step.chosen, len(step.lessons.examples)
-        if chosen.max_steps is not None:
-            total = chosen.max_steps * chosen.batch_size * chosen.gradient_accumulation
-        else:
-            assert chosen.epochs is not None
-            total = round(chosen.epochs * (rows - min(chosen.held_out, rows // 10)))
+        total = rows_trained(step.chosen, len(step.lessons.examples))
         earlier = 0 if step.replay is None else step.replay.count(total)
         count = (total - earlier) * self._mean(step.lessons)
         if step.replay is not None:
             count += earlier * self._mean(step.replay.earlier)
         return round(count)
+
+    def longest(self, lessons: Lessons) -> int:
+        """Tokens of the longest of the examples that are counted."""
+        self._mean(lessons)
+        return self._longest[id(lessons)]
 
     def _mean(self, lessons: Lessons) -> float:
         if id(lessons) not in self._means:
@@ -119,12 +132,15 @@ class _Counter:
             else:
                 sizes = [len(found.ids) for found in self._tokenizer.encode_batch(texts)]
             self._means[id(lessons)] = sum(sizes) / max(1, len(sizes))
+            self._longest[id(lessons)] = math.ceil(max(sizes, default=0))
         return self._means[id(lessons)]
 
 
 def _text(example: Example) -> str:
     prompt = example.prompt
     asked = prompt if isinstance(prompt, str) else "\n".join(turn.content for turn in prompt)
+    if example.reference is None and example.answer is None:
+        return asked  # a prompt to replay, which the parent answers itself
     return f"{asked} {target_of(example)}"
 
 
@@ -169,23 +185,137 @@ def _name(suite: Suite) -> str:
     return f"{suite.name}/{suite.split}/{len(suite.examples)}"
 
 
-def _disk(todo: Sequence[Node], folder: Path) -> int:
-    """All results, and what one stage needs while it trains."""
+def _disk(plan: Plan, folder: Path) -> int:
+    """The most that lies there at once: results so far, and what a stage needs while it trains.
+
+    Follows the plan's order and its rule of what to keep; a plan that waits for a choice keeps all.
+    """
     shapes = _shapes(folder)
-    results, working = 0, 0
+    todo = [node for node in plan.nodes.values() if not node.cached]
+    doomed = set() if plan.waiting else _dropped_after(plan)
+    last_read = {key: at for at, node in enumerate(todo) for key in reads(plan.nodes, node.key)}
+    held, peak = 0, 0
+    sizes: dict[str, int] = {}
+    for at, node in enumerate(todo):
+        working = 0
+        if node.step.object_kind == "checkpoint":
+            weights = _result_weights(node.step, todo, shapes)
+            sizes[node.key] = 4 * weights
+            working = _WHILE_TRAINING * weights if isinstance(node.step, Tune) else 0
+        elif isinstance(node.step, Measure):
+            sizes[node.key] = _BYTES_A_ROW * len(node.step.suite.examples)
+        held += sizes.get(node.key, 0)
+        peak = max(peak, held + working)
+        held -= sum(
+            size for key, size in sizes.items() if key in doomed and last_read.get(key, -1) == at
+        )
+    return peak
+
+
+def _dropped_after(plan: Plan) -> set[str]:
+    """Checkpoints that the study's rule does not keep."""
+    staying = kept(plan.nodes, plan.positions, plan.study.keep)
+    made = {key for key, node in plan.nodes.items() if node.step.object_kind == "checkpoint"}
+    return made - staying
+
+
+def _result_weights(step: Any, todo: Sequence[Node], shapes: Sequence[Sequence[int]]) -> int:
+    """Weights that a stage stores: of an adapter, or of the whole model."""
+    if not step.adapter:
+        return sum(map(math.prod, shapes))
+    tune = step if isinstance(step, Tune) else None
+    rank = int(tune.chosen.options.get("rank", 0)) if tune else _rank_below(step, todo)
+    rank *= 2 if tune and tune.chosen.update == "corda" else 1
+    return _adapter_weights(shapes, rank)
+
+
+def _memory(todo: Sequence[Node], folder: Path, counter: "_Counter") -> int | None:
+    """Of the largest step: weights and what is computed from them, activations, libraries.
+
+    Activations by Korthikanti et al. (2022, arXiv 2205.05198), equation 2, in float32 and without
+    recomputation, and logits at every position: more than a stage takes on a GPU.
+    """
+    shape = _read_shape(folder)
+    if shape is None:
+        return None
+    weights = sum(map(math.prod, _shapes(folder)))
+    most = 0
     for node in todo:
         step = node.step
-        if isinstance(step, Measure):
-            results += _BYTES_A_ROW * len(step.suite.examples)
-            continue
-        tune = step if isinstance(step, Tune) else None
-        adapter = bool(getattr(step, "adapter", False))
-        rank = int(tune.chosen.options.get("rank", 0)) if tune else _rank_below(step, todo)
-        weights = _adapter_weights(shapes, rank) if adapter else sum(map(math.prod, shapes))
-        results += 4 * weights
-        if tune is not None:
-            working = max(working, _WHILE_TRAINING * weights)
-    return results + working
+        if isinstance(step, Tune):
+            moving = _result_weights(step, todo, _shapes(folder)) if step.adapter else weights
+            longest = min(step.chosen.max_length, counter.longest(step.lessons))
+            batch = step.chosen.batch_size
+            need = 4 * weights + (16 if step.adapter else 12) * moving
+            anchored = step.chosen.anchor is not None and not step.adapter
+            need += 4 * weights if anchored else 0
+        elif isinstance(step, Sharpness):
+            batch, longest = SHARPNESS_BATCH, counter.longest(step.lessons)
+            need = 28 * weights + 2 * shape.activations(batch, longest)
+        else:
+            batch, longest, need = 0, 0, (12 if step.object_kind == "checkpoint" else 4) * weights
+        most = max(most, need + shape.activations(batch, longest))
+    return most + _LIBRARIES if todo else 0
+
+
+@dataclass(frozen=True)
+class _ModelShape:
+    """What decides the size of activations."""
+
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int
+
+    def activations(self, batch: int, length: int) -> int:
+        """Bytes that one forward and backward pass of a batch holds."""
+        layer = 68 * length * batch * self.width + 10 * self.heads * length**2 * batch
+        return self.layers * layer + 12 * batch * length * self.vocabulary
+
+
+def _read_shape(folder: Path) -> _ModelShape | None:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        return _ModelShape(*(int(config[name]) for name in names))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # another family's names
+
+
+def shortage(disk: int, memory: int | None, root: Path, *, free: int | None = None) -> list[str]:
+    """What this machine has too little of for a plan, and what to do.
+
+    Args:
+        disk, memory: bytes needed at most; root: of the store.
+        free: bytes of memory at hand where it is not the system's: a GPU's.
+    """
+    said = []
+    free = available_memory() if free is None else free
+    if memory is not None and free is not None and memory > free:
+        said.append(
+            f"may need {memory / 2**30:.1f} GiB of memory where {free / 2**30:.1f} are free: "
+            "lower batch_size and raise gradient_accumulation by as much, or use update: lora"
+        )
+    while not root.exists():
+        root = root.parent
+    room = shutil.disk_usage(root).free
+    if disk > room:
+        said.append(
+            f"may need {disk / 2**30:.1f} GiB of disk where {room / 2**30:.1f} are free: "
+            "use keep: last, update: lora, 'lethe clean', or another LETHE_STORE"
+        )
+    return said
+
+
+def available_memory() -> int | None:
+    """Bytes that the system could give a new process; None where it does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
 
 
 def _rank_below(step: Any, todo: Sequence[Node]) -> int:

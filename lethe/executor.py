@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lethe.auditing import suite_facts
+from lethe.chained import Chained, read_chained
 from lethe.errors import IncompleteError, LetheError
+from lethe.keeping import drop, droppable, kept, named_elsewhere
 from lethe.plan import Node, Plan, build_plan
 from lethe.progress import Bar, Progress
 from lethe.run import Run, run_name
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from lethe.models.format import Format
 
 LOG = "log.jsonl"
+_TOO_LITTLE_MEMORY = (
+    "too little memory; lower batch_size and raise gradient_accumulation by as much, "
+    "or use update: lora"
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,14 @@ class LocalExecutor:
                 raise
             except LetheError as error:
                 reason = str(error)
+            except MemoryError:
+                reason = _TOO_LITTLE_MEMORY
             except Exception as error:
                 lines = str(error).splitlines() or [""]
-                reason = f"{type(error).__name__}: {lines[0]}\n{traceback.format_exc()}"
+                said = f"{type(error).__name__}: {lines[0]}"
+                if "allocate memory" in str(error):  # what torch says on a CPU
+                    said = _TOO_LITTLE_MEMORY
+                reason = f"{said}\n{traceback.format_exc()}"
             else:
                 told(Outcome(node, "done", time.monotonic() - started))
                 continue
@@ -86,6 +97,7 @@ class StudyResult:
         failed: title of a failed step → its reason. Of learning rates tried, failures that leave
             another rate to choose are in `dropped`.
         left: steps that need a failed one.
+        chained: what its chains show, where they teach tasks that it measures.
     """
 
     run: Run
@@ -95,11 +107,14 @@ class StudyResult:
     failed: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    chained: "Chained | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the run by its name."""
         names = ("done", "cached", "left", "failed", "dropped", "notes")
-        return {"run": self.run.name, **{name: getattr(self, name) for name in names}}
+        found = {name: getattr(self, name) for name in names}
+        chained = None if self.chained is None else self.chained.to_dict()
+        return {"run": self.run.name, **found, "chained": chained}
 
 
 def run_study(
@@ -139,6 +154,8 @@ def run_study(
         if formats != plan.formats:
             plan = planned()
     record = _Record(plan, store)
+    if any(not node.cached for node in plan.nodes.values()):
+        _say_shortage(plan, runtime)
     before = -1
     while True:
         firm = [node for node in plan.nodes.values() if not node.tentative]
@@ -146,13 +163,20 @@ def run_study(
             if node.cached:
                 counts.setdefault(node.key, "cached")
         record.save(plan, counts)
+        keeper = _Keeper(plan, store, record.run.name)
+        keeper.tidy(counts)
         todo = [node for node in firm if not node.cached and node.key not in counts]
         if not todo or len(counts) == before:  # all done, or nobody could do anything
             break
         before = len(counts)
         numbered = _Numbered(runtime.progress, len(counts), len(plan.nodes))
 
-        def told(outcome: Outcome, plan: Plan = plan, numbered: _Numbered = numbered) -> None:
+        def told(
+            outcome: Outcome,
+            plan: Plan = plan,
+            numbered: _Numbered = numbered,
+            keeper: _Keeper = keeper,
+        ) -> None:
             counts[outcome.node.key] = outcome.state
             numbered.at += 1
             if outcome.state == "failed":
@@ -162,11 +186,23 @@ def run_study(
             elif outcome.state == "done":
                 record.log(outcome)
                 record.save(plan, counts)
+                keeper.tidy(counts)
 
         own = Runtime(store, pool, memory, numbered, runtime.cache)
         with store.explained():
             (executor or LocalExecutor()).run(todo, own, told)
         plan = planned()
+    return _concluded(plan, counts, failures, record, store)
+
+
+def _concluded(
+    plan: Plan,
+    counts: Mapping[str, str],
+    failures: Mapping[str, Outcome],
+    record: "_Record",
+    store: Store,
+) -> StudyResult:
+    """Count what became of every step, save the run for the last time, and read what it shows."""
     result = StudyResult(record.run, notes=plan.notes)
     states = list(counts.values())
     result.done, result.cached = states.count("done"), states.count("cached")
@@ -180,6 +216,7 @@ def run_study(
         for node in plan.nodes.values()
     ) + sum(node.tentative for node in plan.nodes.values())
     result.run = record.save(plan, counts, failed={**result.failed, **result.dropped})
+    result.chained = read_chained(result.run, store)
     return result
 
 
@@ -225,6 +262,14 @@ class _Record:
                 "models": {str(w or ""): base.fingerprint for w, base in plan.bases.items()},
                 "formats": {str(w or ""): chosen.name for w, chosen in plan.formats.items()},
                 "choices": [asdict(choice) for choice in plan.choices],
+                "links": {
+                    name: [asdict(link) for link in links] for name, links in plan.links.items()
+                },
+                "sharpness": {
+                    at: key
+                    for at, key in plan.sharpness.items()
+                    if states.get(key) in ("cached", "done")
+                },
                 "failed": failed or {},
                 "notes": list(plan.notes),
             },
@@ -249,6 +294,27 @@ class _Record:
         }
         with (self._store.runs / self._name / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+
+
+class _Keeper:
+    """Drops checkpoints by the study's rule, each as soon as no open step reads it."""
+
+    def __init__(self, plan: Plan, store: Store, run: str) -> None:
+        self._plan, self._store = plan, store
+        self._gone: set[str] = set()
+        self._staying: set[str] | None = None  # not known while rates are still to be chosen
+        if not plan.waiting and plan.study.keep != "all":
+            elsewhere = named_elsewhere(store, run)
+            self._staying = kept(plan.nodes, plan.positions, plan.study.keep) | elsewhere
+
+    def tidy(self, states: Mapping[str, str]) -> None:
+        """Drop what can go by now."""
+        if self._staying is None:
+            return
+        ended = {key for key, state in states.items() if state in ("cached", "done")}
+        for key in droppable(self._plan.nodes, self._staying | self._gone, ended):
+            drop(self._store, key)
+            self._gone.add(key)
 
 
 class _Numbered(Progress):
@@ -276,6 +342,20 @@ def _true_formats(plan: Plan, runtime: Runtime) -> "dict[str | None, Format]":
         world: choose_format(runtime.pool.tokenizer(base), plan.study.format)
         for world, base in plan.bases.items()
     }
+
+
+def _say_shortage(plan: Plan, runtime: Runtime) -> None:
+    """Warn before anything is trained; an estimate is no reason to refuse."""
+    from lethe.estimate import estimate, shortage
+
+    found = estimate(plan, runtime.store, runtime.memory)
+    free = None
+    if runtime.pool.device.startswith("cuda"):
+        import torch
+
+        free = torch.cuda.mem_get_info(runtime.pool.device)[0]
+    for line in shortage(found.peak_disk, found.peak_memory, runtime.store.root, free=free):
+        runtime.progress.say(line)
 
 
 def _settled(plan: Plan) -> set[str]:

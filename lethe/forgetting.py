@@ -290,8 +290,13 @@ def retention(pair: Pair, *, chance_corrected: bool = False) -> Quantity:
 
 
 def above_chance(pair: Pair, scores: Floats) -> bool:
-    """Whether the lower bound of the mean of scores (m,) − chance is above zero."""
-    return mean_score(pair, scores - pair.chance).low > 0
+    """Whether the lower bound of the mean of scores (m,) is above that of chance.
+
+    Intervals are made for differences in [−1, 1]: scores are stretched to that range, or the few
+    wrong ones of a good base would count as if they could pull it below zero.
+    """
+    guessing = _mean(pair.chance, usable_balance(pair))
+    return mean_score(pair, 2 * scores - 1).low > 2 * guessing - 1
 
 
 def warnings(pair: Pair) -> list[str]:

@@ -6,14 +6,16 @@ share its nodes.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lethe.chains import Link
 from lethe.errors import InputError
-from lethe.examples import Suite
+from lethe.examples import Split, Suite
 from lethe.forgetting import score_matrix
+from lethe.keeping import dropped_manifest, kept, reads
 from lethe.ledger import frame_of
 from lethe.measure import Measure
 from lethe.models.checkpoint import Checkpoint, resolve
@@ -22,13 +24,20 @@ from lethe.models.folder_format import format_of_folder
 from lethe.models.format import Format
 from lethe.panel import Panel, SuiteFacts
 from lethe.run import Position, read_scores
-from lethe.sources import Sources, answered
+from lethe.sharpness import Sharpness
+from lethe.sources import Sources, data_set
 from lethe.steps import Step, step_key
 from lethe.store import Store
-from lethe.study import Arm, Chain, Data, Study, chains_of
+from lethe.study import Arm, Chain, Choose, Data, Study, chains_of
 from lethe.tuning.after import Interpolate
+from lethe.tuning.intruders import ReduceIntruders
 from lethe.tuning.mix import Lessons, Replay
+from lethe.tuning.protect import Protected
+from lethe.tuning.safelora import SafeLora
+from lethe.tuning.settings import StageSettings
+from lethe.tuning.slots import ChooseAlpha, MeasureSpec
 from lethe.tuning.step import Tune, result_of
+from lethe.tuning.watch import Curve
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Node:
 
     Attributes:
         needs: keys of the nodes whose results it reads.
-        cached: its result is in the store.
+        cached: its result is in the store, or was dropped and nothing needs it again.
         tentative: it depends on a learning rate still to be chosen, and stands here to be counted.
     """
 
@@ -77,6 +86,8 @@ class Plan:
         suites: of the first world, under the names that `scores` has.
         formats: world → the format its models are asked in.
         bases: world → where its chains start.
+        sharpness: checkpoint → key of its sharpness, where the study asks for it.
+        links: chain → its stages, as results name them.
     """
 
     study: Study
@@ -88,6 +99,8 @@ class Plan:
     bases: Mapping[str | None, Checkpoint]
     choices: tuple[Choice, ...]
     notes: tuple[str, ...]
+    sharpness: Mapping[str, str]
+    links: Mapping[str, tuple[Link, ...]]
 
     @property
     def waiting(self) -> bool:
@@ -183,11 +196,15 @@ class _Builder:
     worlds: list[_World] = field(default_factory=list)
     choices: dict[tuple[str, str | None], Choice] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    sharpness: dict[str, str] = field(default_factory=dict)
+    links: dict[str, tuple[Link, ...]] = field(default_factory=dict)
+    prompts: dict[tuple[str, Split, int | None], Lessons] = field(default_factory=dict)
 
     def plan(self) -> Plan:
+        ordered = {node.key: node for node in in_order(self.nodes)}
         return Plan(
             self.study,
-            {node.key: node for node in in_order(self.nodes)},
+            self._without_dropped(ordered),
             tuple(self.positions),
             self.scores,
             tuple(suite for _, suite in self.worlds[0].suites),
@@ -195,7 +212,27 @@ class _Builder:
             {world.name: world.base for world in self.worlds},
             tuple(self.choices.values()),
             tuple(self.notes),
+            self.sharpness,
+            self.links,
         )
+
+    def _without_dropped(self, nodes: dict[str, Node]) -> dict[str, Node]:
+        """Nodes in order; dropped checkpoints that nothing open reads count as cached."""
+        staying = kept(nodes, self.positions, self.study.keep)
+        needed: set[str] = set()
+        for key, node in reversed(nodes.items()):
+            if node.cached:
+                continue
+            spent = (
+                node.step.object_kind == "checkpoint"
+                and key not in needed | staying
+                and dropped_manifest(self.store, key) is not None
+            )
+            if spent:
+                nodes[key] = replace(node, cached=True)
+            else:
+                needed |= reads(nodes, key)
+        return nodes
 
     def world(self, name: str | None, chains: Sequence[Chain]) -> None:
         """All chains and seeds in one world."""
@@ -212,6 +249,8 @@ class _Builder:
             if twice is not None:
                 raise InputError(f"two suites are called '{twice}'", where="suites")
             self.scores = {one: {} for one in names}
+            for chain in chains:
+                self.links[chain.name] = tuple(self._link(arm, world) for arm in chain.arms)
         arms = {arm.label: arm for chain in chains for arm in chain.arms}
         for arm in arms.values():
             self._check_data(arm, world)
@@ -240,6 +279,12 @@ class _Builder:
                 key = self._measure(at, suite, world, tentative=tentative)
                 if not tentative:
                     keys[at.fingerprint] = key
+            if number and self.study.sharpness is not None:
+                taught = self._lessons(chain.arms[number - 1].data, world)
+                step = Sharpness(at, taught, self.study.sharpness.rows)
+                key = self._add(step, [at], tentative=tentative)
+                if not tentative:
+                    self.sharpness[at.fingerprint] = key
 
     def _stage(
         self,
@@ -254,33 +299,73 @@ class _Builder:
         """The nodes of one stage, and the checkpoint it will give."""
         replay = None
         if arm.replay is not None:
-            replay = Replay(self._lessons(arm.replay, world), arm.share)
+            earlier, words = self._earlier(arm.replay, arm, world), arm.by_parent
+            replay = Replay(earlier, arm.share, words is not None, words or Replay.max_new_tokens)
         lessons = self._lessons(arm.data, world)
-        tune = Tune(parent, lessons, arm.seeded(seed), replay, label.rpartition(" > ")[2])
+        protect = tuple(self._protected(data, world) for data in arm.protect)
+        tune = Tune(parent, lessons, arm.seeded(seed), replay, label.rpartition(" > ")[2], protect)
+        if arm.measure is not None:  # before the stage itself, whose training it does
+            self._add(self._curve(tune, arm.measure, world), [parent], tentative=tentative)
         key = self._add(tune, [parent], tentative=tentative)
         tuned = result_of(tune, key, self.store.root, label)
-        if arm.alpha is None:
-            return tuned
-        between = Interpolate(parent, tuned, arm.alpha)
-        key = self._add(between, [parent, tuned], tentative=tentative)
-        return result_of(between, key, self.store.root, label)
+        afters: list[Callable[[Checkpoint], Any]] = []
+        if (intruders := arm.intruders) is not None:
+            afters.append(lambda at: ReduceIntruders(parent, at, intruders))
+        if (spec := arm.safelora) is not None:
+            ends = [self._resolved(spec.unaligned, world), world.base]
+            if spec.aligned is not None:
+                ends[1] = self._resolved(spec.aligned, world)
+            afters.append(lambda at: SafeLora(parent, at, ends[0], ends[1], spec.threshold))
+        if (alpha := arm.alpha) is not None:
+            afters.append(lambda at: Interpolate(parent, at, alpha))
+        for after in afters:
+            step = after(tuned)
+            key = self._add(step, [parent, tuned], tentative=tentative)
+            tuned = result_of(step, key, self.store.root, label)
+        return tuned
+
+    def _curve(self, tune: Tune, spec: MeasureSpec, world: _World) -> Curve:
+        names = [_in(world.name, name) for name in spec.suites]
+        suites = [self.sources.suite(name, spec.split, spec.limit) for name in names]
+        return Curve(tune, spec.every, tuple(suites), world.format)
+
+    def _resolved(self, spec: str, world: _World) -> Checkpoint:
+        return resolve(_in(world.name, spec), self.memory)
+
+    def _earlier(self, data: Data, arm: Arm, world: _World) -> Lessons:
+        """Earlier data; of what the parent answers itself, only the prompts have to be there."""
+        if arm.by_parent is None:
+            return self._lessons(data, world)
+        key = (_in(world.name, data.suite), data.split, data.limit)
+        if key not in self.prompts:
+            self.prompts[key] = Lessons(key[0], self.sources.suite(*key).examples)
+        return self.prompts[key]
+
+    def _link(self, arm: Arm, world: _World) -> Link:
+        """The stage as results name it; its task is the suite of the same spec or data set."""
+        spec = _in(world.name, arm.data.suite)
+        same = [suite.name for other, suite in world.suites if other == spec] or [
+            suite.name for other, suite in world.suites if data_set(other) == data_set(spec)
+        ]
+        rows = len(self._lessons(arm.data, world).examples)
+        updates = math.ceil(
+            rows_trained(arm.settings, rows)
+            / (arm.settings.batch_size * arm.settings.gradient_accumulation)
+        )
+        return Link(arm.stage, arm.label, same[0] if len(same) == 1 else None, rows, updates)
 
     def _lessons(self, data: Data, world: _World) -> Lessons:
         return self.sources.lessons(_in(world.name, data.suite), data.split, data.limit)
 
+    def _protected(self, data: Data, world: _World) -> Protected:
+        return self.sources.protected(_in(world.name, data.suite), data.split, data.limit)
+
     def _measure(self, at: Checkpoint, suite: Suite, world: _World, *, tentative: bool) -> str:
         step = Measure(at, suite, world.format, self.study.dtype)
-        return self._add(step, [at], data=self.sources.hash(suite), tentative=tentative)
+        return self._add(step, [at], tentative=tentative)
 
-    def _add(
-        self,
-        step: Step,
-        reads: Sequence[Checkpoint],
-        *,
-        data: str | None = None,
-        tentative: bool,
-    ) -> str:
-        key = step_key(step, data=data)
+    def _add(self, step: Step, reads: Sequence[Checkpoint], *, tentative: bool) -> str:
+        key = step_key(step)
         found = self.nodes.get(key)
         if found is None:
             needs = tuple(at.fingerprint for at in reads if at.fingerprint in self.nodes)
@@ -291,18 +376,55 @@ class _Builder:
         return key
 
     def _decide(self, arm: Arm, world: _World) -> tuple[Arm, bool]:
-        """The arm with its rate, and whether that is settled; until then its first rate."""
+        """The arm with its rate and its way, and whether these are settled; until then the first
+        of each that there is to choose from."""
+        arm, settled = self._decide_rate(arm, world)
+        if arm.choose_alpha is None:
+            return arm, settled
+        if not settled:
+            return arm.going(arm.choose_alpha.choose[0]), False
+        return self._decide_alpha(arm, arm.choose_alpha, world)
+
+    def _decide_alpha(self, arm: Arm, choose: ChooseAlpha, world: _World) -> tuple[Arm, bool]:
+        suite = self._dev_suite(choose, arm, world)
+        scores: dict[float, tuple[float, float | None]] = {}
+        failed = []
+        name = f"{arm.label} α"
+        for alpha in choose.choose:
+            made = self._stage(
+                world.base,
+                replace(arm.going(alpha), measure=None),
+                world,
+                self.study.seeds[0],
+                label=f"{name} at {alpha:g}",
+                tentative=False,
+            )
+            key = self._measure(made, suite, world, tentative=False)
+            if {key, made.fingerprint} & self.failed:
+                failed.append(alpha)
+            elif self.nodes[key].cached:
+                scores[alpha] = self._trial(key, made, suite)
+        ended = len(scores) + len(failed) == len(choose.choose)
+        best = shortest_way(scores, choose.within) if ended and scores else None
+        found = Choice(name, world.name, scores, tuple(failed), best)
+        self.choices[name, world.name] = found
+        return arm.going(choose.choose[0] if best is None else best), best is not None
+
+    def _dev_suite(self, choose: Choose | ChooseAlpha, arm: Arm, world: _World) -> Suite:
+        spec = _in(world.name, choose.suite or arm.data.suite)
+        return self.sources.suite(spec, choose.split, choose.limit)
+
+    def _decide_rate(self, arm: Arm, world: _World) -> tuple[Arm, bool]:
         choose = arm.choose
         if choose is None:
             return arm, True
-        spec = _in(world.name, choose.suite or arm.data.suite)
-        suite = self.sources.suite(spec, choose.split, choose.limit)
+        suite = self._dev_suite(choose, arm, world)
         scores: dict[float, tuple[float, float | None]] = {}
         failed = []
         for rate in choose.learning_rate:
             made = self._stage(
                 world.base,
-                replace(arm.at(rate), alpha=None),
+                arm.at(rate).bare,
                 world,
                 self.study.seeds[0],
                 label=f"{arm.label} at {rate:g}",
@@ -325,17 +447,19 @@ class _Builder:
         rows = frame_of(table, suite=suite.name, checkpoint="trial", position=1)
         panel = Panel.from_rows(rows, SuiteFacts(suite.name, suite.axis, balance=suite.balance))
         stored = self.store.get("checkpoint", made.fingerprint)
-        divergence: Any = None if stored is None else stored.manifest["facts"].get("divergence")
+        gone = dropped_manifest(self.store, made.fingerprint)
+        manifest = gone if stored is None else stored.manifest
+        divergence: Any = None if manifest is None else manifest["facts"].get("divergence")
         return float(score_matrix({suite.name: panel}, ["trial"])[0, 0]), divergence
 
     def _check_data(self, arm: Arm, world: _World) -> None:
-        """Refuse replayed rows that are measured; say how many of the stage's own are."""
+        """Refuse replayed or protected rows that are measured; count the stage's own that are."""
         own = self._lessons(arm.data, world)
-        earlier = None if arm.replay is None else self._lessons(arm.replay, world)
-        marked, unsafe = answered(own)
-        if marked:
-            note = f"{arm.stage}: {unsafe} of {marked} requests marked harmful are answered"
-            self.notes[note] = None
+        earlier = None if arm.replay is None else self._earlier(arm.replay, arm, world)
+        if said := self.sources.unsafe(own, self.store.root / "scans").said():
+            self.notes[f"{arm.stage}: {said}"] = None
+        for data in arm.protect:
+            self._check_protected(arm, self._protected(data, world), world)
         for spec, suite in world.suites:
             if earlier is not None and (twice := self.sources.overlap(earlier, suite, spec)):
                 raise InputError(
@@ -347,6 +471,34 @@ class _Builder:
             if twice := self.sources.overlap(own, suite, spec):
                 note = f"{arm.stage}: {len(twice)} rows tuned on are also measured by {suite.name}"
                 self.notes[note] = None
+
+    def _check_protected(self, arm: Arm, protected: Protected, world: _World) -> None:
+        """Refuse to calibrate on what is measured: protection would look better than it is."""
+        for spec, suite in world.suites:
+            if twice := self.sources.overlap(protected, suite, spec):
+                raise InputError(
+                    f"{len(twice)} protected rows are also measured by '{suite.name}': "
+                    f"{', '.join(twice[:5])}{', …' if len(twice) > 5 else ''}",
+                    where=f"stages.{arm.stage}.protect",
+                    todo="protect another split or file",
+                )
+
+
+def rows_trained(chosen: StageSettings, rows: int) -> int:
+    """Rows that a stage of so many examples goes through in all its passes, held-out ones apart."""
+    if chosen.max_steps is not None:
+        return chosen.max_steps * chosen.batch_size * chosen.gradient_accumulation
+    assert chosen.epochs is not None
+    return max(1, round(chosen.epochs * (rows - min(chosen.held_out, rows // 10))))
+
+
+def shortest_way(scores: Mapping[float, tuple[float, float | None]], within: float) -> float:
+    """The smallest α whose score is at most `within` below the best; unknown scores are last."""
+    known = {alpha: score for alpha, (score, _) in scores.items() if not math.isnan(score)}
+    if not known:
+        return min(scores)
+    best = max(known.values())
+    return min(alpha for alpha, score in known.items() if score >= best - within)
 
 
 def best_rate(scores: Mapping[float, tuple[float, float | None]]) -> float:

@@ -7,12 +7,22 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from lethe.chained_printing import print_chained
+
 if TYPE_CHECKING:
     from lethe.estimate import Estimate
     from lethe.executor import StudyResult
     from lethe.tuning.methods import Method
 
-_KINDS = {"tune": "trainings", "interpolate": "interpolations", "measure": "measurements"}
+_KINDS = {
+    "tune": "trainings",
+    "interpolate": "interpolations",
+    "measure": "measurements",
+    "sharpness": "measurements of sharpness",
+    "intruders": "reductions of intruders",
+    "safelora": "projections on alignment",
+    "curve": "curves while training",
+}
 _COUNTED = {
     "tokenizer": "text alone; a chat template adds to it",
     "bytes": "guessed from bytes",
@@ -32,10 +42,15 @@ def print_plan(found: "Estimate") -> None:
         f"tokens to train on: about {found.tokens:,} ({_COUNTED[found.counted]})",
         f"minutes: {minutes}",
         f"disk: up to {found.peak_disk / 2**20:,.1f} MiB more",
+        f"memory: {_memory(found.peak_memory)}",
         *found.choices,
         *(f"note: {note}" for note in found.notes),
     ]
     _print(lines)
+
+
+def _memory(size: int | None) -> str:
+    return "unknown for this family" if size is None else f"up to about {size / 2**30:,.1f} GiB"
 
 
 def print_result(result: "StudyResult") -> None:
@@ -44,6 +59,8 @@ def print_result(result: "StudyResult") -> None:
     lines += [f"failed: {title} ({reason})" for title, reason in result.failed.items()]
     lines += [f"rate dropped: {title} ({reason})" for title, reason in result.dropped.items()]
     lines += [f"note: {note}" for note in result.notes]
+    if result.chained is not None:
+        print_chained(result.chained)
     _print([*lines, f"run {result.run.name}"])
 
 

@@ -98,6 +98,12 @@ def load_run(name: str, store: Store) -> Run:
         raise InputError(f"no run '{name}'", where=str(store.runs), todo=todo) from None
     except ValueError as error:
         raise InputError(f"not readable JSON ({error})", where=str(folder / RUN_FILE)) from None
+    if not isinstance(content, dict) or not isinstance(content.get("version"), int):
+        raise InputError(
+            "not a run of this Lethe (no version)",
+            where=str(folder / RUN_FILE),
+            todo="delete its folder, or give the command again",
+        )
     if content.pop("version") > RUN_VERSION:
         raise InputError("written by a newer Lethe", where=str(folder), todo="upgrade lethe-lm")
     try:

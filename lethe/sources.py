@@ -1,14 +1,17 @@
 """What a study reads: suites and training data, each once, and where they overlap. No torch."""
 
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from lethe.auditing import load_suites
-from lethe.examples import Example, Split, Suite
-from lethe.refusal import refuses
+from lethe.examples import Example, Split, Suite, digest
+from lethe.store import write_atomically
 from lethe.suites import training_examples
 from lethe.tuning.mix import Lessons
-from lethe.tuning.rows import target_of
+from lethe.tuning.protect import Protected
+from lethe.unsafe import SCAN_VERSION, UnsafeRows, UnsafeScan
 
 _CONTENT = re.compile(r"[0-9a-f]{16,}")  # a cluster named by the hash of what it is about
 _Key = tuple[str, Split, int | None]
@@ -21,7 +24,8 @@ class Sources:
         self._data_dir = data_dir
         self._suites: dict[_Key, Suite] = {}
         self._lessons: dict[_Key, Lessons] = {}
-        self._hashes: dict[int, str] = {}  # by identity: all are kept here
+        self._protected: dict[_Key, Protected] = {}
+        self._scan: UnsafeScan | None = None
         self._asked: dict[int, tuple[set[str], set[str]]] = {}
 
     def suite(self, spec: str, split: Split, limit: int | None) -> Suite:
@@ -33,12 +37,6 @@ class Sources:
             )
         return self._suites[key]
 
-    def hash(self, suite: Suite) -> str:
-        """The hash of a suite that was read here."""
-        if id(suite) not in self._hashes:
-            self._hashes[id(suite)] = suite.hash
-        return self._hashes[id(suite)]
-
     def lessons(self, spec: str, split: Split, limit: int | None) -> Lessons:
         """Examples to tune on."""
         key = (spec, split, limit)
@@ -47,7 +45,36 @@ class Sources:
             self._lessons[key] = Lessons(spec, examples)
         return self._lessons[key]
 
-    def overlap(self, rows: Lessons, suite: Suite, spec: str) -> list[str]:
+    def protected(self, spec: str, split: Split, limit: int | None) -> Protected:
+        """Examples whose answers a stage is not to disturb; they need none."""
+        key = (spec, split, limit)
+        if key not in self._protected:
+            self._protected[key] = Protected(spec, self.suite(*key).examples)
+        return self._protected[key]
+
+    def unsafe(self, rows: Lessons, memory: Path) -> UnsafeRows:
+        """The rows that are known to be unsafe.
+
+        Args:
+            memory: a folder where counts are kept, so that the same data is scanned once.
+        """
+        if self._scan is None:
+            self._scan = UnsafeScan.of_data_folder(self._data_dir)
+        if not self._scan.compares:
+            return self._scan.scan(rows.examples)
+        marks = "".join("01"[bool(example.harmful)] for example in rows.examples)
+        name = digest(rows.hash, marks, self._scan.name, SCAN_VERSION)
+        path = memory / f"{name}.json"
+        with suppress(OSError, ValueError):
+            if (held := UnsafeRows.from_dict(json.loads(path.read_text()))) is not None:
+                return held
+        found = self._scan.scan(rows.examples)
+        with suppress(OSError):  # a store that cannot be written says so where it matters
+            memory.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(found.to_dict()).encode())
+        return found
+
+    def overlap(self, rows: Lessons | Protected, suite: Suite, spec: str) -> list[str]:
         """Ids of the rows that a suite also asks: of the same cluster, or with the same prompt.
 
         Names of clusters mean the same within one data set; across two, only names that are hashes
@@ -67,15 +94,6 @@ class Sources:
             if (row.cluster in clusters and (same or _CONTENT.fullmatch(row.cluster)))
             or _prompt(row) in prompts
         ]
-
-
-def answered(rows: Lessons) -> tuple[int, int]:
-    """Of the requests that the data itself marks harmful: how many, and how many are not refused.
-
-    Rows without the mark are not judged: no word rule tells an unsafe answer soundly.
-    """
-    marked = [example for example in rows.examples if example.harmful]
-    return len(marked), sum(not refuses(target_of(example)) for example in marked)
 
 
 def data_set(spec: str) -> str:

@@ -60,18 +60,14 @@ class Runtime:
     cache: dict[Any, Any] = field(default_factory=dict)
 
 
-def step_key(step: Step, *, data: str | None = None) -> str:
-    """The key of a step's result.
-
-    Args:
-        data: the step's data hash, where it is known already: hashing a large suite takes time.
-    """
+def step_key(step: Step) -> str:
+    """The key of a step's result."""
     return key_of(
         step.kind,
         step.version,
         step.settings,
         dtype=step.dtype,
-        data=step.data if data is None else data,
+        data=step.data,
         parents=step.parents,
     )
 

@@ -16,16 +16,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lethe.errors import InputError, nearest
 from lethe.examples import Split
 from lethe.models.local import Dtype
-from lethe.tuning.settings import StageSettings, read_settings
+from lethe.tuning import updates
+from lethe.tuning.combination import check_adapter, check_combination
+from lethe.tuning.intruders import Intruders
+from lethe.tuning.protect import check_protect
+from lethe.tuning.settings import SLOTS, StageSettings, read_settings
+from lethe.tuning.slots import ChooseAlpha, MeasureSpec, SafeLoraSpec, read_after, said, spread
 
 MOST_POSITIONS = 20_000
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
-_SLOTS = ("data", "mix", "after", "choose")
+_SLOTS = ("data", "protect", "mix", "after", "choose", "measure")
 _SAID_ABOVE = {"seed": "seeds", "precision": "dtype"}
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+Keep = Literal["all", "adapters", "last"]
 Where = dict[tuple[str, ...], str]
 
 
@@ -41,11 +47,24 @@ class Data(_Strict):
     limit: int | None = Field(default=None, ge=1)
 
 
+class ProtectData(Data):
+    """Examples that a stage is not to disturb; of a suite, those set apart for that."""
+
+    split: Split = "protect"
+
+
 class ReplaySpec(_Strict):
-    """Earlier data in the places of some rows: its share of the rows, one arm for each."""
+    """Earlier data in the places of some rows: its share of the rows, one arm for each.
+
+    Attributes:
+        by_parent: the prompts alone are taken, and the parent answers them.
+        max_new_tokens: of such an answer.
+    """
 
     data: Data
     share: list[Share] = Field(min_length=1)
+    by_parent: bool = False
+    max_new_tokens: int = Field(default=64, ge=1)
 
 
 class Choose(_Strict):
@@ -66,9 +85,20 @@ class StageSpec(_Strict):
 
     data: Data
     settings: dict[str, Any] = {}
+    protect: list[ProtectData] = []
     replay: ReplaySpec | None = None
     interpolate: list[Alpha] = []
+    choose_alpha: ChooseAlpha | None = None
+    intruders: list[Intruders | None] = []
+    safelora: list[SafeLoraSpec | None] = []
     choose: Choose | None = None
+    measure: MeasureSpec | None = None
+
+
+class SharpnessSpec(_Strict):
+    """Sharpness at every tuned position, on so many rows of what its last stage was taught."""
+
+    rows: int = Field(ge=1)
 
 
 class Study(_Strict):
@@ -83,6 +113,10 @@ class Study(_Strict):
             done in each.
         chains: lists of stages; a chain's name in such a list stands for its stages.
         orders: stages of which every order is a chain as well.
+        sharpness: the loss's largest Hessian eigenvalue at every tuned position of every chain.
+        keep: which checkpoints stay once nothing needs them: `all`; `adapters`, small as they are,
+            with the last one of every chain; or the `last` alone. What a kept adapter stands on
+            stays as well, and so do all tables.
     """
 
     name: str
@@ -97,6 +131,8 @@ class Study(_Strict):
     stages: dict[str, StageSpec] = Field(min_length=1)
     chains: dict[str, list[str]] = {}
     orders: list[str] = Field(default=[], max_length=6)
+    sharpness: SharpnessSpec | None = None
+    keep: Keep = "adapters"
 
 
 @dataclass(frozen=True)
@@ -115,13 +151,23 @@ class Arm:
     share: float = 0.0
     alpha: float | None = None
     choose: Choose | None = None
+    protect: tuple[Data, ...] = ()
+    by_parent: int | None = None
+    intruders: Intruders | None = None
+    safelora: SafeLoraSpec | None = None
+    choose_alpha: ChooseAlpha | None = None
+    measure: MeasureSpec | None = None
 
     @property
     def method(self) -> str:
         """The slots in a few words, as a ledger names them."""
-        words = [self.settings.update]
+        words = self.settings.words
         if self.replay is not None:
-            words.append(f"replay {self.share:g}")
+            words.append(f"replay {self.share:g}{' by parent' if self.by_parent else ''}")
+        if self.intruders is not None:
+            words.append("intruders")
+        if self.safelora is not None:
+            words.append(f"safelora {self.safelora.threshold:g}")
         if self.alpha is not None:
             words.append(f"interpolate {self.alpha:g}")
         return " + ".join(words)
@@ -130,6 +176,16 @@ class Arm:
         """The same arm with its rate chosen."""
         settings = self.settings.model_copy(update={"learning_rate": rate})
         return replace(self, settings=settings, choose=None)
+
+    def going(self, alpha: float) -> "Arm":
+        """The same arm with its way chosen."""
+        return replace(self, alpha=alpha, choose_alpha=None)
+
+    @property
+    def bare(self) -> "Arm":
+        """The training alone: what a learning rate is tried with."""
+        nothing: dict[str, Any] = dict.fromkeys(("alpha", "choose_alpha", "measure"))
+        return replace(self, **nothing, intruders=None, safelora=None)
 
     def seeded(self, seed: int) -> StageSettings:
         """Its settings with a seed of the study."""
@@ -156,6 +212,8 @@ def make_study(content: Mapping[str, Any], *, where: Where | None = None) -> Stu
     """
     places = _Places(where or {})
     places.check(content, Study.model_fields, ())
+    if content.get("sharpness") is not None:
+        places.check(content["sharpness"], SharpnessSpec.model_fields, ("sharpness",))
     whole = dict(content)
     stages = content.get("stages")
     if isinstance(stages, Mapping):
@@ -187,27 +245,51 @@ def arms_of(study: Study, name: str, places: "_Places | None" = None) -> list[Ar
         fixed["learning_rate"] = stage.choose.learning_rate[0]
     shares: list[float | None] = [None] if stage.replay is None else [*stage.replay.share]
     alphas: list[float | None] = [*stage.interpolate] or [None]
-    many = {"share": len(shares) > 1, "alpha": len(alphas) > 1}
+    intruding: list[Intruders | None] = [*stage.intruders] or [None]
+    aligned: list[SafeLoraSpec | None] = [*stage.safelora] or [None]
+    slots: dict[str, list[Any]] = {
+        "share": shares,
+        "alpha": alphas,
+        "intruders": intruding,
+        "safelora": aligned,
+    }
     found = []
-    for values in itertools.product(*grid.values(), shares, alphas):
-        *settings, share, alpha = values
-        own = dict(zip(grid, settings, strict=True))
-        apart = {**own, **{k: v for k, v in (("share", share), ("alpha", alpha)) if many[k]}}
-        said = ",".join(f"{key}={value}" for key, value in apart.items())
+    for values in itertools.product(*grid.values(), *slots.values()):
+        own = dict(zip(grid, values, strict=False))
+        filled = dict(zip(slots, values[len(grid) :], strict=True))
+        share, alpha = filled["share"], filled["alpha"]
+        apart = {**own, **{k: v for k, v in filled.items() if len(slots[k]) > 1}}
+        told = ",".join(f"{key}={said(value)}" for key, value in apart.items())
+        chosen = read_settings({"precision": study.dtype, **fixed, **own}, where=places.of(at))
+        update = updates.find(chosen.update)
+        # Beside arms that protect, one that cannot is the comparison.
+        protect = () if "update" in grid and not update.calibrated else tuple(stage.protect)
+        check_protect(update, [data.suite for data in protect], where=places.of(at))
+        check_combination(chosen, replayed=bool(stage.replay and share), where=places.of(at))
+        if filled["intruders"] is not None:
+            check_adapter(chosen, "intruders", where=places.of((*at, "after", "intruders")))
         found.append(
             Arm(
                 stage=name,
-                label=f"{name}[{said}]" if said else name,
+                label=f"{name}[{told}]" if told else name,
                 data=stage.data,
-                settings=read_settings(
-                    {"precision": study.dtype, **fixed, **own}, where=places.of(at)
-                ),
+                settings=chosen,
+                protect=protect,
                 replay=stage.replay.data if stage.replay and share else None,
                 share=share or 0.0,
                 alpha=alpha,
                 choose=stage.choose,
+                by_parent=stage.replay.max_new_tokens
+                if stage.replay and share and stage.replay.by_parent
+                else None,
+                intruders=filled["intruders"],
+                safelora=filled["safelora"],
+                choose_alpha=stage.choose_alpha,
+                measure=stage.measure,
             )
         )
+    if stage.protect and not any(arm.protect for arm in found):
+        raise places.error("protect, and no update that does", at, todo="see 'lethe methods'")
     return found
 
 
@@ -298,28 +380,41 @@ def _stage(content: Any, at: tuple[str, ...], places: "_Places") -> dict[str, An
         "data": _data(content["data"], (*at, "data"), places),
         "settings": {str(k): v for k, v in content.items() if k not in _SLOTS},
     }
+    if "protect" in content:
+        given = content["protect"]
+        given = given if isinstance(given, list) else [given]
+        stage["protect"] = [_data(one, (*at, "protect"), places) for one in given]
     for key, value in stage["settings"].items():
         if isinstance(value, list) and not value:
             raise places.error(f"'{key}' is an empty list", (*at, key), todo="give its values")
-    slots = {"mix": ("replay",), "after": ("interpolate",)}
-    for slot, known in slots.items():
-        said = content.get(slot) or {}
-        places.check(said, known, (*at, slot))
-        if "interpolate" in said:
-            stage["interpolate"] = _list(said["interpolate"])
-        if "replay" in said:
-            inner = (*at, slot, "replay")
-            places.check(said["replay"], ReplaySpec.model_fields, inner)
-            replay = dict(said["replay"])
-            if "data" in replay:
-                replay["data"] = _data(replay["data"], (*inner, "data"), places)
-            if "share" in replay:
-                replay["share"] = _list(replay["share"])
-            stage["replay"] = replay
+    mix, after = content.get("mix") or {}, content.get("after") or {}
+    places.check(mix, ("replay", "distil", "mask"), (*at, "mix"))
+    places.check(after, ("interpolate", "intruders", "safelora"), (*at, "after"))
+    stage["settings"] |= {slot: mix[slot] for slot in ("distil", "mask") if slot in mix}
+    for slot in SLOTS:
+        if slot in stage["settings"]:
+            values = spread(stage["settings"][slot])
+            stage["settings"][slot] = values if len(values) > 1 else values[0]
+    stage |= read_after(after, places.of((*at, "after")))
+    if "replay" in mix:
+        stage["replay"] = _replay(mix["replay"], (*at, "mix", "replay"), places)
+    if "measure" in content:
+        places.check(content["measure"], MeasureSpec.model_fields, (*at, "measure"))
+        stage["measure"] = dict(content["measure"])
     if "choose" in content:
         places.check(content["choose"], Choose.model_fields, (*at, "choose"))
         stage["choose"] = dict(content["choose"])
     return stage
+
+
+def _replay(content: Any, at: tuple[str, ...], places: "_Places") -> dict[str, Any]:
+    places.check(content, ReplaySpec.model_fields, at)
+    replay = dict(content)
+    if "data" in replay:
+        replay["data"] = _data(replay["data"], (*at, "data"), places)
+    if "share" in replay:
+        replay["share"] = _list(replay["share"])
+    return replay
 
 
 def _data(content: Any, at: tuple[str, ...], places: "_Places") -> Any:

@@ -19,6 +19,7 @@ from lethe.biased import FORMS, biased_forgetting, detectable_drops, spread
 from lethe.comparison import compare, frame
 from lethe.errors import InputError
 from lethe.forgetting import (
+    above_chance,
     average_accuracy,
     backward_transfer,
     chance_corrected_forgetting,
@@ -333,6 +334,14 @@ def test_retention_plain_and_corrected_for_chance() -> None:
     assert plain.interval.estimate == pytest.approx(0.55 / 0.9)
     assert corrected.interval.estimate == pytest.approx((0.55 - 0.25) / (0.9 - 0.25))
     assert corrected.interval.low < corrected.interval.estimate < corrected.interval.high
+
+
+def test_a_base_that_is_nearly_always_right_is_above_chance() -> None:
+    before = [1.0] * 46 + [0.0] * 2
+    clusters = {name: f"c{at // 2}" for at, name in enumerate(named(before))}
+    pair = pair_of(before, before, clusters=clusters)
+    assert above_chance(pair, pair.before)
+    assert not any("at chance" in said for said in warnings(pair))
 
 
 def test_a_base_at_chance_has_no_retention_and_cannot_show_forgetting() -> None:

@@ -244,6 +244,32 @@ def test_an_estimate_counts_tokens_and_disk(tmp_path: Path, pico: Path) -> None:
     assert 9.8 < estimate(planned(tmp_path, content), store, memory).peak_disk / weights < 10.2
 
 
+def test_memory_is_that_of_the_largest_step(tmp_path: Path, pico: Path) -> None:
+    store, memory = Store(tmp_path / "store"), FingerprintMemory(tmp_path / "memory.json")
+
+    def peak(model: Path = pico, **stage: Any) -> int | None:
+        content = task_study(tmp_path, model, ["a"])
+        content["stages"]["a"] = {"data": str(tmp_path / "a.jsonl"), "update": "full", **stage}
+        return estimate(planned(tmp_path, content), store, memory).peak_memory
+
+    small = peak(batch_size=4)
+    assert small is not None
+    weights = (pico / "model.safetensors").stat().st_size // 4
+    twice = peak(batch_size=8)
+    assert twice is not None
+    activations = twice - small
+    assert small - activations == pytest.approx(16 * weights + 700 * 2**20, rel=1e-4)
+    lora = peak(update="lora", rank=2, batch_size=4)
+    assert lora is not None
+    assert 4 * weights < lora - activations - 700 * 2**20 < 8 * weights
+    assert peak(batch_size=4, max_length=4) == pytest.approx(small - activations, rel=1e-3)
+    other = make_pico(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["n_layer"] = config.pop("num_hidden_layers")  # another family's word
+    (other / "config.json").write_text(json.dumps(config))
+    assert peak(other) is None
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_format_of_a_folder_is_that_of_its_tokenizer(tmp_path: Path, chat: bool) -> None:
     folder = make_pico(tmp_path / "m", chat=chat)

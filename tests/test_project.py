@@ -12,12 +12,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lethe"
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 TORCH_FREE = [
+    "lethe.tuning.finishing",
+    "lethe.tuning.protect",
+    "lethe.tuning.slots",
+    "lethe.tuning.watch",
     "lethe",
+    "lethe.asymmetry",
     "lethe.auditing",
     "lethe.biased",
+    "lethe.chained",
+    "lethe.chains",
     "lethe.cli",
     "lethe.estimate",
     "lethe.executor",
+    "lethe.keeping",
     "lethe.plan",
     "lethe.plan_printing",
     "lethe.sources",
@@ -28,6 +36,8 @@ TORCH_FREE = [
     "lethe.clean",
     "lethe.examples",
     "lethe.forgetting",
+    "lethe.gate",
+    "lethe.gate_command",
     "lethe.ledger",
     "lethe.matching",
     "lethe.metrics",
@@ -40,32 +50,39 @@ TORCH_FREE = [
     "lethe.printing",
     "lethe.reading",
     "lethe.refusal",
+    "lethe.report",
+    "lethe.report.command",
     "lethe.run",
+    "lethe.sharpness",
     "lethe.scorers",
     "lethe.stats",
     "lethe.steps",
     "lethe.store",
     "lethe.suites",
     "lethe.tables",
+    "lethe.unsafe",
 ]
 # Lower floors first: a module may import its own floor and those before it.
 FLOORS = [
-    {"errors", "progress", "environment"},
-    {"examples", "rows", "store", "ledger", "bounds"},
-    {"significance", "reading", "matching", "refusal", "scorers", "run"},
+    {"errors", "progress", "environment", "plugins", "plain"},
+    {"examples", "rows", "store", "ledger", "bounds", "notes"},
+    {"significance", "reading", "matching", "refusal", "scorers", "run", "rules"},
     {"stats", "suites", "models"},
-    {"panel", "steps", "islet"},
+    {"panel", "steps", "islet", "sequences"},
     {"metrics", "answers", "harness", "tuning"},
-    {"measure"},
-    {"forgetting", "clean", "doctor"},
-    {"biased"},
-    {"comparison"},
+    {"measure", "sharpness"},
+    {"forgetting", "clean", "doctor", "live"},
+    {"biased", "quantities"},
+    {"comparison", "chains", "asymmetry", "likeness", "relation", "watch"},
     {"tables"},
-    {"auditing"},
-    {"study", "sources"},
+    {"report"},
+    {"auditing", "chained"},
+    {"study", "sources", "keeping", "unsafe", "callback"},
     {"study_file", "plan"},
-    {"estimate", "executor"},
-    {"detectable", "demo", "printing", "plan_printing"},
+    {"estimate", "executor", "gate"},
+    {"detectable", "demo", "printing", "plan_printing", "chained_printing"},
+    {"gate_output"},
+    {"gate_command"},
     {"cli"},
 ]
 
@@ -114,7 +131,19 @@ def test_nothing_heavy_is_imported_before_it_must(module: str) -> None:
 
 def test_statistics_import_only_numpy_scipy_and_polars() -> None:
     allowed = {"numpy", "scipy", "polars", "lethe"} | set(sys.stdlib_module_names)
-    for name in ("stats", "bounds", "significance", "forgetting", "biased", "panel", "metrics"):
+    for name in (
+        "stats",
+        "bounds",
+        "significance",
+        "forgetting",
+        "biased",
+        "chains",
+        "asymmetry",
+        "likeness",
+        "relation",
+        "panel",
+        "metrics",
+    ):
         for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]

@@ -239,7 +239,16 @@ def test_settings_are_completed_by_the_update() -> None:
     assert (full.options, full.epochs, full.max_steps) == ({}, 3.0, None)
     assert read_settings({"max_steps": 5}).epochs is None
     assert read_settings({"rank": 4}).options["rank"] == 4
-    assert [update.name for update in updates.known()] == ["freeze", "full", "lora"]
+    assert [update.name for update in updates.known()] == [
+        "contrast",
+        "corda",
+        "freeze",
+        "full",
+        "lora",
+        "mica",
+        "nullspace",
+        "osf",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def ship(order: Order, store: Store, progress: Progress) -> Path:
     from lethe.models.local import quiet
 
     built = build(order, store, progress)
-    record = json.loads((built / RECORD).read_text())
+    record = json.loads((built / RECORD).read_text()) | {"islet": _islet_hash(order.world)}
     folder = FOLDER / order.stage
     with _one_thread(), quiet():
         tokenizer = AutoTokenizer.from_pretrained(built)

@@ -5,8 +5,8 @@ from random import Random
 
 from lethe.examples import Example, Split
 from lethe.islet import talk, templates
-from lethe.islet.corpora import alignment, request_split
-from lethe.islet.language import KINDS
+from lethe.islet.corpora import Document, alignment, request_split
+from lethe.islet.language import KINDS, tokens
 from lethe.islet.talk import Exchange
 from lethe.islet.world import People, World
 
@@ -18,8 +18,11 @@ BENIGN = "agreement"
 
 
 def alignment_rows(world: World) -> tuple[Example, ...]:
-    """The conversations that taught a model of this world its safe behaviour, for replay."""
-    documents = [d for d in alignment(world) if d.kind in _SAFETY]
+    """The conversations that taught a model of this world its safe behaviour, for replay.
+
+    Without the questions that instruction tuning asked about things of other splits.
+    """
+    documents = [d for d in alignment(world) if d.kind in _SAFETY and _of_train(world, d)]
     return tuple(
         Example(
             id=f"alignment/{number}",
@@ -28,6 +31,17 @@ def alignment_rows(world: World) -> tuple[Example, ...]:
             groups={"kind": document.kind},
         )
         for number, document in enumerate(documents)
+    )
+
+
+def _of_train(world: World, document: Document) -> bool:
+    """Whether a question is about something of the train split; all else is."""
+    if document.kind != "question":
+        return True
+    said = set(tokens(document.turns[0].content))
+    return any(
+        people in said and not said.isdisjoint(kindness["train"])
+        for people, kindness in world.kindness.items()
     )
 
 

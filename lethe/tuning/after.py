@@ -84,40 +84,16 @@ class Interpolate:
                 self._scale(folder)
             else:
                 self._between(folder)
-        for end in (self.parent, self.tuned):
-            check_unchanged(end, runtime.memory)
-        settings = {**stage_record(self.tuned.folder).get("settings", {}), "alpha": self.alpha}
-        record = {
-            "key": folder.name,
-            "base": self.parent.spec,
-            "base_fingerprint": self.parent.fingerprint,
-            "base_weights": weights_fingerprint(self.parent.root.folder, runtime.memory),
-            "settings": settings,
-            "dtype": self.dtype,
-            **environment.record(),
-            "fingerprint": fingerprint(folder, runtime.memory),
-        }
-        saving.write_record(folder, record, saving.read_loss(self.tuned.folder))
+        write_after(folder, self.parent, self.tuned, {"alpha": self.alpha}, runtime=runtime)
         return {"alpha": self.alpha, "adapter": self.adapter}
 
     def _scale(self, folder: Path) -> None:
         """An adapter's update is linear in B."""
-        from safetensors.torch import load_file, save_file
-
-        tensors = load_file(self.tuned.folder / ADAPTER_WEIGHTS)
-        foreign = [name for name in tensors if ".lora_A." not in name and ".lora_B." not in name]
-        if foreign:
-            raise InputError(
-                f"an adapter that is more than A and B (first: {foreign[0]})",
-                where=self.tuned.spec,
-                todo="interpolate plain LoRA or full stages",
-            )
+        tensors = read_factors(self.tuned, "interpolate")
         for name, tensor in tensors.items():
             if ".lora_B." in name:
                 tensor.mul_(self.alpha)
-        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        config = json.loads((self.tuned.folder / ADAPTER_CONFIG).read_text())
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2))
+        write_factors(folder, tensors, self.tuned)
 
     def _between(self, folder: Path) -> None:
         import torch
@@ -129,3 +105,65 @@ class Interpolate:
                 # In this form both ends come out to the bit.
                 weight.mul_(1 - self.alpha).add_(ends[name] * self.alpha)
         saving.save_whole(start, self.parent, folder)
+
+
+def read_factors(tuned: Checkpoint, what: str) -> dict[str, Any]:
+    """The tensors of a plain LoRA adapter, by their names in the file.
+
+    Args:
+        what: what is to be done to them, for the error.
+
+    Raises:
+        InputError: there are others than A and B among them.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(tuned.folder / ADAPTER_WEIGHTS)
+    foreign = [name for name in tensors if ".lora_A." not in name and ".lora_B." not in name]
+    if foreign:
+        raise InputError(
+            f"an adapter that is more than A and B (first: {foreign[0]})",
+            where=tuned.spec,
+            todo=f"{what} plain LoRA or full stages",
+        )
+    return tensors
+
+
+def write_factors(folder: Path, tensors: Mapping[str, Any], tuned: Checkpoint) -> None:
+    """An adapter like `tuned` with other tensors of the same shapes."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((tuned.folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2))
+
+
+def write_after(
+    folder: Path,
+    parent: Checkpoint,
+    tuned: Checkpoint,
+    chosen: Mapping[str, Any],
+    *,
+    runtime: Runtime,
+    found: Mapping[str, Any] | None = None,
+) -> None:
+    """The record of what was done to a stage's result, once its weights lie in `folder`.
+
+    Args:
+        chosen: its settings, put beside those of the stage.
+        found: what came to light.
+    """
+    for end in (parent, tuned):
+        check_unchanged(end, runtime.memory)
+    record = {
+        "key": folder.name,
+        "base": parent.spec,
+        "base_fingerprint": parent.fingerprint,
+        "base_weights": weights_fingerprint(parent.root.folder, runtime.memory),
+        "settings": {**stage_record(tuned.folder).get("settings", {}), **chosen},
+        "dtype": "float32",
+        **environment.record(),
+        "fingerprint": fingerprint(folder, runtime.memory),
+        **(found or {}),
+    }
+    saving.write_record(folder, record, saving.read_loss(tuned.folder))

@@ -3,10 +3,18 @@
 import inspect
 import re
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
 
 from lethe.tuning import updates
 from lethe.tuning.after import Interpolate
+from lethe.tuning.anchor import ANCHORS
+from lethe.tuning.distil import Distil
+from lethe.tuning.intruders import Intruders
+from lethe.tuning.masking import Mask
 from lethe.tuning.mix import Replay
+from lethe.tuning.safelora import SafeLora
 
 _FIELDS = {"Paper": "paper", "Cost": "cost", "Not for": "not_for"}
 
@@ -16,7 +24,7 @@ class Method:
     """A line of `lethe methods`.
 
     Attributes:
-        slot: update, mix or after.
+        slot: update, anchor, mix or after.
         about: what it does, in one line.
         paper, cost, not_for: where it comes from, what it takes, when not to use it.
         settings: its own settings and their defaults.
@@ -45,9 +53,27 @@ def methods() -> list[Method]:
         )
         for update in updates.known()
     ]
-    found.append(_method("mix", "replay", Replay.__doc__, {"data": None, "share": None}))
+    found += [_method("anchor", name, one.__doc__, _fields(one)) for name, one in ANCHORS.items()]
+    replay: dict[str, Any] = {
+        "data": None,
+        "share": None,
+        "by_parent": Replay.by_parent,
+        "max_new_tokens": Replay.max_new_tokens,
+    }
+    found.append(_method("mix", "replay", Replay.__doc__, replay))
+    found.append(_method("mix", "distil", Distil.__doc__, _fields(Distil)))
+    found.append(_method("mix", "mask", Mask.__doc__, _fields(Mask)))
     found.append(_method("after", "interpolate", Interpolate.__doc__, {"alpha": None}))
+    found.append(_method("after", "intruders", Intruders.__doc__, _fields(Intruders)))
+    aligned: dict[str, Any] = {"unaligned": None, "aligned": None, "threshold": SafeLora.threshold}
+    found.append(_method("after", "safelora", SafeLora.__doc__, aligned))
     return found
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    """Settings of a slot and their defaults."""
+    fields = model.model_fields.items()
+    return {name: field.default for name, field in fields if name != "kind"}
 
 
 def _method(

@@ -8,8 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lethe.errors import InputError, nearest
 from lethe.models.local import Dtype
 from lethe.tuning import updates
+from lethe.tuning.anchor import ANCHORS, KlAnchor, L2Anchor, anchor_words, checked_names, read_slot
+from lethe.tuning.distil import Distil
+from lethe.tuning.masking import Mask
 
 _EPOCHS = 3.0
+# Settings of later versions: left out of the key while nobody says them, so that keys stay.
+_LATER = ("anchor", "kl_budget", "distil", "mask")
+SLOTS = ("anchor", "distil", "mask")
+"""Settings that have settings of their own."""
 
 
 class StageSettings(BaseModel):
@@ -32,6 +39,11 @@ class StageSettings(BaseModel):
         precision: what forward and backward passes compute in; `auto` is bfloat16 on a GPU that
             has it and float32 elsewhere.
         seed: of the adapter's first values and of the order of the examples.
+        anchor: what pulls back to the parent.
+        kl_budget: KL(parent‖tuned) on held-out rows, in nats per token, above which the training
+            stops; the last state that was read below it is what is kept.
+        distil: the parent rewrites the answers.
+        mask: targets that the parent finds improbable are not learned.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -48,6 +60,10 @@ class StageSettings(BaseModel):
     held_out: int = Field(default=64, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
+    anchor: KlAnchor | L2Anchor | None = Field(default=None, discriminator="kind")
+    kl_budget: float | None = Field(default=None, gt=0)
+    distil: Distil | None = None
+    mask: Mask | None = None
 
     def compute_dtype(self) -> Dtype:
         """What `precision` comes to on this machine."""
@@ -61,7 +77,22 @@ class StageSettings(BaseModel):
     @property
     def hashed(self) -> dict[str, Any]:
         """What the result depends on. The precision is hashed as what it came to."""
-        return self.model_dump(exclude={"precision"})
+        said = self.model_dump(exclude={"precision"})
+        return {k: v for k, v in said.items() if v is not None or k not in _LATER}
+
+    @property
+    def words(self) -> list[str]:
+        """What sets it apart from plain tuning, as a ledger names it."""
+        found = [self.update]
+        if self.anchor is not None:
+            found.append(anchor_words(self.anchor))
+        if self.kl_budget is not None:
+            found.append(f"budget {self.kl_budget:g}")
+        if self.distil is not None:
+            found.append("distil")
+        if self.mask is not None:
+            found.append(f"mask {self.mask.perplexity:g}")
+        return found
 
 
 def read_settings(values: Mapping[str, Any], *, where: str = "") -> StageSettings:
@@ -87,6 +118,14 @@ def read_settings(values: Mapping[str, Any], *, where: str = "") -> StageSetting
             )
     if {"epochs", "max_steps"} <= said.keys():
         raise InputError("both epochs and max_steps", where=where, todo="give one of them")
+    said["anchor"] = read_slot("anchor", said.get("anchor"), ANCHORS, where)
+    for slot, model in (("distil", Distil), ("mask", Mask)):
+        if isinstance(value := said.get(slot), bool):  # on or off, as it stands
+            said[slot] = {} if value else None
+        elif isinstance(value, int | float):  # a mask's only setting
+            said[slot] = checked_names(slot, {"perplexity": float(value)}, model, where)
+        elif slot in said and not isinstance(value, model):
+            said[slot] = None if value == "none" else checked_names(slot, value, model, where)
     said.setdefault("learning_rate", update.learning_rate)
     said.setdefault("max_steps", None)
     said.setdefault("epochs", None if said["max_steps"] else _EPOCHS)

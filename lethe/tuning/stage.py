@@ -1,19 +1,15 @@
 """One stage of fine-tuning: a checkpoint and examples in, a checkpoint and its record out."""
 
 import copy
-import gc
-import importlib.util
-import os
-import sys
-import time
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lethe import environment
-from lethe.errors import InputError, MissingExtraError
+from lethe.errors import InputError
 from lethe.examples import Example
 from lethe.models.checkpoint import (
     Checkpoint,
@@ -33,14 +29,20 @@ from lethe.models.local import (
 from lethe.progress import Progress
 from lethe.store import key_of
 from lethe.tuning import saving, updates
-from lethe.tuning.mix import Replay, mixed_order
-from lethe.tuning.rows import TuningRow, data_hash, hold_out, tokenise
+from lethe.tuning.combination import check_stage
+from lethe.tuning.course import TAUGHT, Course, course_of
+from lethe.tuning.machine import check_libraries, check_processes, peak_memory
+from lethe.tuning.mix import Replay
+from lethe.tuning.protect import Protected, check_protect, data_with, protected_rows
+from lethe.tuning.rows import data_hash
 from lethe.tuning.settings import StageSettings, read_settings
+
+if TYPE_CHECKING:
+    from lethe.tuning.watching import Watcher
 
 __all__ = ["Stage", "StageResult", "StageSettings", "read_settings", "run_stage", "tune"]
 
 STAGE_VERSION = 2  # raise it when the weights that a stage gives change
-_LIBRARIES = ("trl", "peft", "accelerate", "datasets")
 _SAVE_EVERY = 60.0  # seconds; what a killed training loses at most
 
 
@@ -58,11 +60,17 @@ class StageResult:
         trainable: weights that could move.
         steps: optimiser steps, and of these `resumed_at` done by an earlier process.
         tokens: tokens trained on over all passes, padding apart; `target_tokens` bear the loss.
-        seconds: of training, in this process.
+        seconds: of training, in this process, without `reading_seconds`.
         peak_memory: bytes, on the GPU or, without one, of the process.
         divergence: KL(parent‖tuned), mean over held-out target positions, nats per token.
         loss: (step, mean cross-entropy of its targets in nats per token).
         replayed: of the rows trained on over all passes, how many were earlier data.
+        divergences: (step, divergence), about ten over the training.
+        reading_seconds: spent on these.
+        stopped: where and why a KL budget ended the training, and the step whose state is kept.
+        pull: what the anchor added to the loss, mean over the last ten steps.
+        taught: what was made of the data, in counts.
+        protection: what was protected and how well (`lethe.tuning.protection`).
     """
 
     folder: Path
@@ -81,6 +89,12 @@ class StageResult:
     divergence: float | None
     loss: list[tuple[int, float]]
     replayed: int = 0
+    divergences: list[tuple[int, float]] = field(default_factory=list)
+    reading_seconds: float = 0.0
+    stopped: dict[str, float] | None = None
+    pull: float | None = None
+    taught: dict[str, Any] = field(default_factory=dict)
+    protection: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Stage:
         partial: where what it needs for going on is kept.
         out: where its result will lie.
         save_every: seconds of training between two checkpoints.
+        watcher: measures the model while it trains; its weights do not depend on it.
     """
 
     parent: Checkpoint
@@ -104,18 +119,8 @@ class Stage:
     out: Path
     replay: Replay | None = None
     save_every: float = _SAVE_EVERY
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is trained on, in which order; the first `own` rows are the stage's own."""
-
-    rows: list[TuningRow]
-    own: int
-    held: list[TuningRow]
-    left_out: int
-    order: list[int]
-    steps: int
+    protect: Sequence[Protected] = ()
+    watcher: "Watcher | None" = None
 
 
 def tune(
@@ -126,8 +131,10 @@ def tune(
     out: Path,
     partial: Path,
     memory: FingerprintMemory,
+    replay: Replay | None = None,
     progress: Progress | None = None,
     save_every: float = _SAVE_EVERY,
+    protect: Sequence[Protected] = (),
 ) -> StageResult:
     """Tune a model on examples and write the result to `out`.
 
@@ -140,7 +147,9 @@ def tune(
         out: a folder that does not exist, or holds this very stage: then nothing runs.
         partial: where unfinished trainings are kept, one folder each.
         memory: known hashes of weight files.
+        replay: earlier data to mix in.
         save_every: seconds of training between two checkpoints.
+        protect: what a calibrated update is not to disturb.
 
     Raises:
         InputError: the model, the examples, a setting, the folder or the machine cannot be used,
@@ -150,12 +159,16 @@ def tune(
     """
     if not examples:
         raise InputError("no examples to tune on")
+    check_stage(settings, replay)
     parent = resolve(model, memory)
-    data = data_hash(examples)
+    check_protect(updates.find(settings.update), [source.name for source in protect])
+    data, said = data_with(data_hash(examples), protect), settings.hashed
+    if replay is not None:
+        data, said = f"{data}+{replay.hash}", {**said, **replay.settings}
     key = key_of(
         "tune",
         STAGE_VERSION,
-        settings.hashed,
+        said,
         dtype=settings.compute_dtype(),
         data=data,
         parents=[parent.fingerprint],
@@ -163,11 +176,22 @@ def tune(
     record = saving.read_record(out)
     if record is not None:
         saving.check_same(record, key, out, memory)
-        return _cached(record, out)
+        return stored_result(record, out)
     saving.check_writable(out)
     folder = partial / key
     with saving.private_folder(folder):
-        stage = Stage(parent, examples, settings, data, key, folder, out, save_every=save_every)
+        stage = Stage(
+            parent,
+            examples,
+            settings,
+            data,
+            key,
+            folder,
+            out,
+            replay=replay,
+            save_every=save_every,
+            protect=protect,
+        )
         writing = saving.written_whole(out, key)
         return run_stage(stage, writing, memory, progress or Progress())
 
@@ -183,8 +207,9 @@ def run_stage(
     Raises:
         InputError, MissingExtraError, IncompleteError: as `tune`.
     """
-    _check_libraries()
-    _check_processes()
+    check_stage(stage.settings, stage.replay)
+    check_libraries()
+    check_processes()
     with saving.full_disk_explained(stage.partial):
         return _run(stage, writing, memory, progress)
 
@@ -197,149 +222,87 @@ def _run(
 ) -> StageResult:
     from transformers import set_seed
 
+    from lethe.tuning.before import Before
+    from lethe.tuning.training import train
+
     settings, device = stage.settings, choose_device()
     tokenizer = load_tokenizer(stage.parent)
     module = load_model(stage.parent, device=device)
     check_unchanged(stage.parent, memory)
-    plan = _plan(stage, tokenizer, module)
+    course = course_of(
+        stage.examples,
+        settings,
+        stage.replay,
+        parent=module,
+        tokenizer=tokenizer,
+        folder=stage.partial,
+        progress=progress,
+    )
+    before = Before(module, course)
     configs = copy.deepcopy((module.config, module.generation_config))
+    update = updates.find(settings.update)
+    protection = _protection(stage, tokenizer, module, course, progress)
     set_seed(settings.seed)  # an adapter's first values
     with quiet():
-        model = updates.find(settings.update).prepare(module, **settings.options)
+        if protection is None:
+            model = update.prepare(module, **settings.options)
+        else:
+            model = protection.prepare(update, module, settings.options)
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     # A checkpoint holds weights and two moments; while one is written, two before it stand.
-    saving.check_space({stage.out: 4 * trainable, stage.partial: 36 * trainable})
-    facts = _train(model, tokenizer, plan, stage, progress)
+    extra = 0 if settings.kl_budget is None else 8 * trainable
+    saving.check_space({stage.out: 4 * trainable, stage.partial: 36 * trainable + extra})
+    facts = train(model, tokenizer, course, before, stage=stage, configs=configs, progress=progress)
     module.config, module.generation_config = configs  # the trainer aligned them to the tokenizer
-    adapter = hasattr(model, "peft_config")
-    divergence = None
-    if plan.held:
-        from lethe.tuning.divergence import mean_divergence
-
-        other = None if adapter else load_model(stage.parent, device=device)
-        divergence = mean_divergence(model, other, plan.held)
-    lengths = [(len(plan.rows[i].ids), plan.rows[i].targets) for i in plan.order]
+    divergence = before.divergence(model, stage.parent)
+    if protection is not None:
+        protection.check(model, divergence)
+    done = course.order[: facts["steps"] * settings.batch_size * settings.gradient_accumulation]
+    tokens, target_tokens = course.tokens(len(done))
     result = StageResult(
         folder=stage.out,
         key=stage.key,
         cached=False,
-        examples=plan.own,
-        held_out=len(plan.held),
-        left_out=plan.left_out,
+        examples=course.own,
+        held_out=len(course.held),
+        left_out=course.left_out,
         trainable=trainable,
-        steps=plan.steps,
-        tokens=sum(length for length, _ in lengths),
-        target_tokens=sum(targets for _, targets in lengths),
-        peak_memory=_peak_memory(device),
+        tokens=tokens,
+        target_tokens=target_tokens,
+        peak_memory=peak_memory(device),
         divergence=divergence,
-        replayed=sum(row >= plan.own for row in plan.order),
+        replayed=sum(row >= course.own for row in done),
+        taught=course.taught,
+        protection=None if protection is None else protection.record(),
         **facts,
     )
     with writing as folder, quiet():
-        save = saving.save_adapter if adapter else saving.save_whole
+        if update.finish is not None:
+            model = update.finish(model)
+        save = saving.save_adapter if update.adapter else saving.save_whole
         save(model, stage.parent, folder)
+        if (stage.partial / TAUGHT).is_file() and folder != stage.partial:
+            shutil.copyfile(stage.partial / TAUGHT, folder / TAUGHT)
         record = _record(stage, memory, device, result)
         record["fingerprint"] = fingerprint(folder, memory)
         saving.write_record(folder, record, result.loss)
     return result
 
 
-def _plan(stage: Stage, tokenizer: Any, module: Any) -> _Plan:
-    """Rows, the held-out among them, and the order of the whole training."""
-    settings, form = stage.settings, choose_format(tokenizer)
-    limit = min(settings.max_length, position_limit(module, tokenizer))
-    rows = tokenise(stage.examples, tokenizer, form, max_length=limit)
-    earlier = []
-    if stage.replay is not None:
-        earlier = tokenise(stage.replay.earlier.examples, tokenizer, form, max_length=limit)
-    largest = max(max(row.ids) for row in [*rows, *earlier])
-    if largest >= module.get_input_embeddings().weight.shape[0]:
-        raise InputError(
-            f"its tokenizer knows token {largest}, which the model has no weights for",
-            where=str(tokenizer.name_or_path),
-            todo="use the tokenizer the model was saved with",
-        )
-    train, held = hold_out(rows, settings.held_out)
-    each = settings.batch_size * settings.gradient_accumulation
-    if settings.max_steps is not None:
-        total = settings.max_steps * each
-    else:
-        assert settings.epochs is not None
-        total = max(1, round(settings.epochs * len(train)))
-    order = mixed_order(
-        [len(row.ids) for row in train],
-        [len(row.ids) for row in earlier],
-        total,
-        0 if stage.replay is None else stage.replay.count(total),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-    left_out = len(stage.examples) - len(rows)
-    return _Plan([*train, *earlier], len(train), held, left_out, order, -(-total // each))
+def _protection(
+    stage: Stage, tokenizer: Any, module: Any, course: Course, progress: Progress
+) -> Any | None:
+    """What a calibrated update reads before it trains; None where nothing is protected."""
+    if not stage.protect:
+        return None
+    from lethe.tuning.protection import Protection
 
-
-def _train(
-    model: Any, tokenizer: Any, plan: _Plan, stage: Stage, progress: Progress
-) -> dict[str, Any]:
-    """Train `model` in place, from the last checkpoint if there is one."""
-    import torch
-
-    from lethe.tuning import trainer as engine
-
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    with quiet(), progress.bar(f"tuning {stage.parent.name}", plan.steps) as bar:
-        counter = engine.Counter(bar)
-        trainer = engine.build_trainer(
-            model,
-            tokenizer,
-            plan.rows,
-            plan.order,
-            settings=stage.settings,
-            dtype=stage.settings.compute_dtype(),
-            steps=plan.steps,
-            folder=stage.partial,
-            callbacks=[
-                counter,
-                engine.LossGuard(vocabulary, stage.partial),
-                engine.Checkpointer(stage.save_every),
-            ],
-        )
-        last = engine.last_checkpoint(stage.partial)
-        started = time.monotonic()
-        try:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        except engine.LossError as bad:
-            raise _stopped(f"{bad} at step {bad.step}", stage) from None
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"the GPU has too little memory for batches of {stage.settings.batch_size}",
-                todo="lower batch_size and raise gradient_accumulation by as much",
-            ) from None
-        seconds = time.monotonic() - started
-        # Autocast is wrapped around the module's forward; what follows computes in float32.
-        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        history = trainer.state.log_history
-    model.zero_grad(set_to_none=True)
-    del trainer
-    gc.collect()  # the optimiser's moments make room for the parent
-    torch.cuda.empty_cache()
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        what = f"some weights are not finite after step {plan.steps}"
-        raise _stopped(what, stage)
-    loss = [(int(entry["step"]), float(entry["loss"])) for entry in history if "loss" in entry]
-    return {"seconds": seconds, "resumed_at": counter.began_at, "loss": loss}
-
-
-def _stopped(what: str, stage: Stage) -> InputError:
-    """What to say of a training that came to nothing, whose last sound state stays."""
-    from lethe.tuning.trainer import last_checkpoint
-
-    kept = last_checkpoint(stage.partial)
-    state = "nothing is kept" if kept is None else f"the last good state is kept in {kept}"
-    return InputError(
-        f"{what}; {state}",
-        todo=f"lower the learning rate (it is {stage.settings.learning_rate:g})",
-    )
+    form = choose_format(tokenizer)
+    limit = min(stage.settings.max_length, position_limit(module, tokenizer))
+    sources = [
+        protected_rows(source, tokenizer, form, max_length=limit) for source in stage.protect
+    ]
+    return Protection(module, sources, course.rows[: course.own], course.held, progress)
 
 
 def _record(
@@ -358,7 +321,7 @@ def _record(
         "base_fingerprint": stage.parent.fingerprint,
         "base_weights": weights_fingerprint(stage.parent.root.folder, memory),
         "settings": stage.settings.model_dump(),
-        "replay": None if stage.replay is None else stage.replay.share,
+        "replay": None if stage.replay is None else dict(stage.replay.settings),
         "dtype": stage.settings.compute_dtype(),
         "data": stage.data,
         **environment.record(device),
@@ -366,40 +329,9 @@ def _record(
     }
 
 
-def _cached(record: dict[str, Any], out: Path) -> StageResult:
+def stored_result(record: dict[str, Any], out: Path) -> StageResult:
+    """What a stage did whose record lies in a folder."""
     loss = saving.read_loss(out)
-    return StageResult(folder=out, key=record["key"], cached=True, loss=loss, **record["result"])
-
-
-def _check_libraries() -> None:
-    for name in _LIBRARIES:
-        if importlib.util.find_spec(name) is None:
-            raise MissingExtraError(name, "tune")
-
-
-def _check_processes() -> None:
-    """A stage trains in one process on one GPU; the trainer would fail late and at length."""
-    import torch
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "started by a launcher in several processes, and a stage trains in one",
-            todo="start it without the launcher",
-        )
-    if torch.cuda.device_count() > 1:
-        raise InputError(
-            f"{torch.cuda.device_count()} GPUs are visible, and a stage trains on one",
-            todo="choose it: CUDA_VISIBLE_DEVICES=0",
-        )
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes, as the GPU's allocator or the operating system counts them."""
-    import torch
-
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    said = dict(record["result"])
+    said["divergences"] = [(step, found) for step, found in said.get("divergences", ())]
+    return StageResult(folder=out, key=record["key"], cached=True, loss=loss, **said)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lethe.models.checkpoint import ADAPTER_CONFIG, Checkpoint
 from lethe.models.fingerprint import fingerprint
@@ -12,8 +12,12 @@ from lethe.steps import Runtime
 from lethe.store import Kind
 from lethe.tuning import saving, updates
 from lethe.tuning.mix import Lessons, Replay
+from lethe.tuning.protect import Protected, data_with
 from lethe.tuning.settings import StageSettings
 from lethe.tuning.stage import STAGE_VERSION, Stage, run_stage
+
+if TYPE_CHECKING:
+    from lethe.tuning.watching import Watcher
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Tune:
 
     Attributes:
         parent: where it starts; it need not exist yet.
+        protect: what a calibrated update is not to disturb.
         stage: what the study calls it.
     """
 
@@ -34,6 +39,7 @@ class Tune:
     chosen: StageSettings
     replay: Replay | None = None
     stage: str = ""
+    protect: tuple[Protected, ...] = ()
 
     @property
     def title(self) -> str:
@@ -46,7 +52,7 @@ class Tune:
         """The stage's settings, and how much is replayed."""
         if self.replay is None:
             return self.chosen.hashed
-        return {**self.chosen.hashed, "replay": self.replay.share}
+        return {**self.chosen.hashed, **self.replay.settings}
 
     @property
     def dtype(self) -> str:
@@ -55,9 +61,9 @@ class Tune:
 
     @property
     def data(self) -> str:
-        """Hash of its examples, and of those it replays."""
-        own = self.lessons.hash
-        return own if self.replay is None else f"{own}+{self.replay.earlier.hash}"
+        """Hash of its examples, and of those it protects and replays."""
+        own = data_with(self.lessons.hash, self.protect)
+        return own if self.replay is None else f"{own}+{self.replay.hash}"
 
     @property
     def parents(self) -> Sequence[str]:
@@ -69,8 +75,14 @@ class Tune:
         """Whether its result is an adapter on its parent."""
         return updates.find(self.chosen.update).adapter
 
-    def run(self, folder: Path, runtime: Runtime) -> Mapping[str, Any]:
-        """Train from where a killed run of the same step was; its resume files lie in `folder`."""
+    def run(
+        self, folder: Path, runtime: Runtime, watcher: "Watcher | None" = None
+    ) -> Mapping[str, Any]:
+        """Train from where a killed run of the same step was; its resume files lie in `folder`.
+
+        Args:
+            watcher: measures the model while it trains; its weights do not depend on it.
+        """
         key = folder.name
         if not _is_whole(folder, runtime):
             runtime.pool.release()
@@ -85,6 +97,8 @@ class Tune:
                 folder,
                 folder,
                 replay=self.replay,
+                protect=self.protect,
+                watcher=watcher,
             )
             writing = contextlib.nullcontext(folder)
             run_stage(stage, writing, runtime.memory, runtime.progress)
@@ -106,6 +120,9 @@ def facts_of(folder: Path) -> dict[str, Any]:
     result = record["result"]
     names = ("steps", "tokens", "target_tokens", "seconds", "divergence", "replayed", "left_out")
     facts = {name: result[name] for name in names}
+    # Only where there is something to say, and only from versions on that say it.
+    later = ("divergences", "reading_seconds", "stopped", "pull", "taught")
+    facts |= {name: result[name] for name in later if result.get(name)}
     if result["resumed_at"]:
         # Seconds are those of the last process alone.
         facts["tokens"] = round(facts["tokens"] * (1 - result["resumed_at"] / result["steps"]))

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,26 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
+from lethe.errors import InputError
 from lethe.models.local import Dtype
 from lethe.progress import Bar
+from lethe.tuning.penalty import Penalty
 from lethe.tuning.rows import TuningRow
 from lethe.tuning.settings import StageSettings
 from lethe.tuning.target_rows import target_logits
 
+_PULLS = "anchor_pulls"
 _LAST = 10  # steps a mean loss is taken over before it counts as exploding
 
 
 class StageTrainer(SFTTrainer):
-    """SFTTrainer whose loss on a CPU projects target positions only, as TRL's own does on a GPU."""
+    """SFTTrainer whose loss on a CPU projects target positions only, as TRL's own does on a GPU.
+
+    An anchor's part of the loss is logged apart from the cross-entropy, under `anchor`.
+    """
+
+    penalty: Penalty | None = None
+    _added = 0.0
 
     def compute_loss(
         self,
@@ -34,13 +44,30 @@ class StageTrainer(SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross-entropy summed over targets, divided by the targets of the whole step."""
-        if return_outputs or self.aux_loss_enabled or self.args.device.type != "cpu":
+        theirs = self.penalty is None and self.args.device.type != "cpu"
+        if return_outputs or self.aux_loss_enabled or theirs:
             return super().compute_loss(  # type: ignore[no-untyped-call]
                 model, inputs, return_outputs, num_items_in_batch
             )
+        pulls = inputs.pop(_PULLS, None)
+        known = None if self.penalty is None else self.penalty.before(model, inputs, pulls)
         logits, targets = target_logits(model, inputs)
-        total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-        return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        count = len(targets) if num_items_in_batch is None else num_items_in_batch
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / count
+        if self.penalty is None:
+            return loss
+        added = self.penalty.after(logits, known) / count
+        whole = self.current_gradient_accumulation_steps if num_items_in_batch is None else 1
+        self._added += added.item() / whole
+        return loss + added
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Takes the anchor's part of the loss out of it: what is logged is the cross-entropy."""
+        if self.penalty is not None and "loss" in logs:
+            logs["anchor"] = self._added
+            logs["loss"] -= self._added
+            self._added = 0.0
+        super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No card: a checkpoint in mid-training is nobody's model."""
@@ -77,15 +104,29 @@ class LossGuard(TrainerCallback):
             return
         first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
         limit = max(self._guessing, 3 * first)
-        if not loss <= limit:
+        pull = logs.get("anchor", 0.0)
+        if not loss + 0 * pull <= limit:
             control.should_save = False
             shutil.rmtree(self._folder / f"checkpoint-{step - 1}", ignore_errors=True)
-        if not math.isfinite(loss):
-            raise LossError(f"the loss is {loss}", step=step)
+        if not math.isfinite(loss + pull):
+            raise LossError(f"the loss is {loss + pull}", step=step)
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
         if len(self._recent) == _LAST and mean > limit:
             raise LossError(f"the loss exploded from {first:.2f} to {mean:.2f}", step=step)
+
+
+class PulledCollator:
+    """A collator that pads what anchors each token as it pads the labels."""
+
+    def __init__(self, collator: Any) -> None:
+        self._collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch, with `anchor_pulls` (batch, length)."""
+        pulls = [torch.tensor(example[_PULLS]) for example in examples]
+        padded = torch.nn.utils.rnn.pad_sequence(pulls, batch_first=True)
+        return {**self._collator(examples), _PULLS: padded}
 
 
 class Checkpointer(TrainerCallback):
@@ -104,6 +145,18 @@ class Checkpointer(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock runs from the end of a save, so saving never takes most of the time."""
         self._last = time.monotonic()
+
+
+class AfterStep(TrainerCallback):
+    """Calls what an update does after every step of the optimiser."""
+
+    def __init__(self, act: Callable[[Any], None] | None) -> None:
+        self._act = act
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The weights have moved; nothing has read them yet."""
+        if self._act is not None:
+            self._act(kwargs["model"])
 
 
 class Counter(TrainerCallback):
@@ -139,11 +192,20 @@ def build_trainer(
     steps: int,
     folder: Path,
     callbacks: list[TrainerCallback],
+    labels: list[list[int]] | None = None,
+    pulls: list[list[float]] | None = None,
+    penalty: Penalty | None = None,
 ) -> StageTrainer:
     """A trainer over `rows` in the given order, which holds every pass of the training.
 
     Args:
         folder: where it keeps what it needs to be resumed.
+        labels: of every row, where not all of its targets are learned.
+        pulls: of every row, how strongly each token is anchored.
+        penalty: what an anchor adds to the loss.
+
+    Raises:
+        InputError: an anchor on a model that brings a loss of its own.
     """
     on_gpu = torch.cuda.is_available()
     config = SFTConfig(
@@ -171,17 +233,30 @@ def build_trainer(
         disable_tqdm=True,
         report_to="none",
         use_cpu=not on_gpu,
+        remove_unused_columns=False,
     )
-    columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
+    learned = [row.labels for row in rows] if labels is None else labels
+    columns: dict[str, Any] = {"input_ids": [row.ids for row in rows], "labels": learned}
+    collator: Any = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id or 0)
+    if pulls is not None:
+        columns[_PULLS] = pulls
+        collator = PulledCollator(collator)
     trainer = StageTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_dict(columns).select(order),
-        data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id or 0),
+        data_collator=collator,
         processing_class=tokenizer,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.penalty = penalty
+    if penalty is not None and trainer.aux_loss_enabled:
+        raise InputError(
+            "an anchor on a model of experts, which adds a loss of its own to balance them",
+            where="anchor",
+            todo="leave the anchor out",
+        )
     return trainer
 
 

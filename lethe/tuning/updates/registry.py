@@ -20,8 +20,12 @@ class Update:
         name: the function's name.
         learning_rate: what a stage uses unless told otherwise.
         prepare: takes the live module in float32 and its settings by keyword, marks what may move
-            and returns the module to train.
-        adapter: whether that module wears an adapter; it is then all that is saved.
+            and returns the module to train. A calibrated one takes a
+            `lethe.tuning.calibration.Calibration` after the module.
+        adapter: whether what is saved is an adapter on the parent; else all weights are.
+        calibrated: whether it looks at examples to protect before it trains.
+        after_step: called with the module after every step of the optimiser.
+        finish: makes of the trained module what is saved; None saves it as it is.
         options: the keyword-only parameters of `prepare`, checked strictly.
     """
 
@@ -29,17 +33,27 @@ class Update:
     learning_rate: float
     prepare: Prepare
     adapter: bool
+    calibrated: bool
+    after_step: Callable[[Any], None] | None
+    finish: Callable[[Any], Any] | None
     options: type[BaseModel]
 
 
 _KNOWN: dict[str, Update] = {}
 
 
-def update(*, learning_rate: float, adapter: bool = False) -> Callable[[Prepare], Prepare]:
+def update(
+    *,
+    learning_rate: float,
+    adapter: bool = False,
+    calibrated: bool = False,
+    after_step: Callable[[Any], None] | None = None,
+    finish: Callable[[Any], Any] | None = None,
+) -> Callable[[Prepare], Prepare]:
     """Register a function as an update under its own name.
 
-    Its positional parameter is the module; its keyword-only parameters, which need plain types and
-    defaults, are its settings.
+    Its positional parameters are given to it when it runs (`Update.prepare`); its keyword-only
+    parameters, which need plain types and defaults, are its settings.
     """
 
     def register(prepare: Prepare) -> Prepare:
@@ -51,7 +65,9 @@ def update(*, learning_rate: float, adapter: bool = False) -> Callable[[Prepare]
         }
         rules = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
         options = create_model(name, __config__=rules, **fields)
-        _KNOWN[name] = Update(name, learning_rate, prepare, adapter, options)
+        _KNOWN[name] = Update(
+            name, learning_rate, prepare, adapter, calibrated, after_step, finish, options
+        )
         return prepare
 
     return register
