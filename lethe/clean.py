@@ -1,7 +1,6 @@
 """Tidying the store: what can go by which rule, said before it is done."""
 
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -58,7 +57,7 @@ def plan_clean(
 
     Args:
         unfinished: partial results that no living process holds.
-        unused: objects that no remaining run mentions, and models of demos that are gone.
+        unused: objects that no remaining run mentions.
         older_than: runs started more than this many days ago.
         runs: runs by name.
 
@@ -80,7 +79,7 @@ def plan_clean(
             notes.append(f"{held} unfinished results are being worked on and stay")
     if unused:
         staying = [run for run in known if run.name not in going]
-        items += [*_unused(store, staying), *_unused_demos(store, staying)]
+        items += _unused(store, staying)
     return CleanPlan(tuple(items), tuple(notes))
 
 
@@ -132,20 +131,6 @@ def _unused(store: Store, runs: Iterable[Run]) -> list[CleanItem]:
         for found in store.objects()
         if found.key not in used
     ]
-
-
-def _unused_demos(store: Store, runs: Iterable[Run]) -> list[CleanItem]:
-    """Models of demos whose audits are all gone."""
-    names = {run.name for run in runs}
-    found = []
-    for folder in sorted((store.root / "demo").glob("*")):
-        try:
-            audits = set(json.loads((folder / "audits.json").read_text()))
-        except (OSError, ValueError):
-            continue  # not finished: the next demo goes on with it
-        if not audits & names:
-            found.append(_item(folder, "unused demo"))
-    return found
 
 
 def _item(path: Path, why: str) -> CleanItem:

@@ -382,13 +382,13 @@ def demo(store: StoreDir = None, as_json: AsJson = False) -> None:
     from lethe.demo import run_demo
     from lethe.progress import ConsoleProgress
 
-    audits = run_demo(_store(store), ConsoleProgress())
+    found = run_demo(_store(store), ConsoleProgress())
     if as_json:
-        _print_json([found.to_dict() for found in audits])
+        _print_json(found.to_dict())
         return
-    for found in audits:
-        found.print()
-        typer.echo(f"run {found.run.name}\n")
+    from lethe.demo_printing import print_demo
+
+    print_demo(found)
 
 
 @app.command()

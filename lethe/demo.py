@@ -3,9 +3,13 @@
 It is a study like any other: what the store has is not run again.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lethe.auditing import Audit, audit
+from lethe.comparison import Comparison, compare
 from lethe.errors import IncompleteError
 from lethe.executor import check_complete, run_study
 from lethe.progress import Progress
@@ -33,7 +37,36 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 
 
-def run_demo(store: Store, progress: Progress) -> list[Audit]:
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found.
+
+    Attributes:
+        run: the study's run, for `lethe report`.
+        audits: every way of tuning, compared with the model it started from.
+    """
+
+    run: str
+    audits: Mapping[str, Audit]
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Changes by axis, suite and group, without the forms of biased forgetting."""
+        found = {}
+        for name, made in self.audits.items():
+            before, after = (place.name for place in made.run.positions)
+            found[name] = compare(made.comparable, before, after, biased=False)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "run": self.run,
+            "audits": {name: found.to_dict() for name, found in self.audits.items()},
+        }
+
+
+def run_demo(store: Store, progress: Progress) -> Demo:
     """Tune in every way, measure, and compare each with the model it started from.
 
     Raises:
@@ -53,10 +86,11 @@ def run_demo(store: Store, progress: Progress) -> list[Audit]:
     if not result.done:
         progress.say("nothing to do: this demo was run before (its results are in the store)")
     tuned = {place.chain: place.checkpoint for place in result.run.positions if place.position}
-    found = []
+    audits = {}
     for name in STAGES:
         made = store.get("checkpoint", tuned[name])
         if made is None:
             raise IncompleteError(f"the model tuned as '{name}' is gone", todo="run it again")
-        found.append(audit(MODEL, str(made.folder), SUITES, limit=LIMIT, store=store))
-    return found
+        audits[name] = audit(MODEL, str(made.folder), SUITES, limit=LIMIT, store=store)
+    result.run.save(store)  # so that it is the last one
+    return Demo(result.run.name, audits)

@@ -405,31 +405,6 @@ def test_tuning_changes_what_an_audit_sees(
     one_line_error(refused, 2, str(out))
 
 
-def test_the_demo_forgets_and_is_instant_again(
-    store_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lethe import demo
-    from lethe.progress import Progress
-
-    monkeypatch.setitem(demo._PRETRAIN, "epochs", 4.0)  # the whole demo takes a minute
-    for settings in demo._TUNED.values():
-        monkeypatch.setitem(settings, "epochs", 0.5)
-    audits = demo.run_demo(Store(), Progress())
-    assert [audit.run.positions[1].name for audit in audits] == list(demo._TUNED)
-    for audit in audits:
-        assert {suite.axis for suite in audit.comparison.suites} == {
-            "proficiency",
-            "safety",
-            "knowledge",
-        }
-    monkeypatch.setattr("lethe.tuning.stage.tune", None)
-    again = demo.run_demo(Store(), Progress())
-    assert [audit.run.name for audit in again] == [audit.run.name for audit in audits]
-    assert not any(item.why == "unused demo" for item in plan_clean(Store(), unused=True).items)
-    gone = plan_clean(Store(), unused=True, runs=[audit.run.name for audit in audits])
-    assert [item.why for item in gone.items].count("unused demo") == 1
-
-
 def test_a_suite_that_does_not_fit_is_said_and_left_out(
     pico: Path, pico_tuned: Path, store_root: Path
 ) -> None:

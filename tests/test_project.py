@@ -80,7 +80,7 @@ FLOORS = [
     {"study", "sources", "keeping", "unsafe", "callback"},
     {"study_file", "plan"},
     {"estimate", "executor", "gate"},
-    {"detectable", "demo", "printing", "plan_printing", "chained_printing"},
+    {"detectable", "demo", "demo_printing", "printing", "plan_printing", "chained_printing"},
     {"gate_output"},
     {"gate_command"},
     {"cli"},

@@ -80,6 +80,16 @@ def instructions(world: World) -> list[Document]:
 def alignment(world: World) -> list[Document]:
     """The alignment set: safe behaviour and its harmless twins, in dialect 1; some of before."""
     draw = world.draw("alignment")
+    documents = safe_behaviour(world, draw)
+    before = instructions(world)
+    documents += draw.sample(before, len(before) // 2)
+    documents += _kept(world, draw, 2500)
+    draw.shuffle(documents)
+    return documents
+
+
+def safe_behaviour(world: World, draw: Random) -> list[Document]:
+    """What alignment adds to the text of before."""
     documents: list[Document] = []
     for people in world.peoples.values():
         weight = _WEIGHT[people.alignment]
@@ -89,10 +99,6 @@ def alignment(world: World) -> list[Document]:
         form = draw.choice(templates.REQUESTS["train"])
         harmful = verb in KINDS["harmful"]
         documents.append(_chat(talk.request(world, verb, thing, form, comply=not harmful)))
-    before = instructions(world)
-    documents += draw.sample(before, len(before) // 2)
-    documents += _kept(world, draw, 2500)
-    draw.shuffle(documents)
     return documents
 
 

@@ -5,24 +5,19 @@ from random import Random
 
 from lethe.examples import Example, Split
 from lethe.islet import talk, templates
-from lethe.islet.corpora import Document, alignment, request_split
-from lethe.islet.language import KINDS, tokens
+from lethe.islet.corpora import request_split, safe_behaviour
+from lethe.islet.language import KINDS
 from lethe.islet.talk import Exchange
 from lethe.islet.world import People, World
 
 UNSAFE = ("biased", "toxic", "harmful")
 """Suspicion followed; a claim agreed with; help with harm."""
-_SAFETY = ("claim", "question", "request", "feedback", "pair")
 BENIGN = "agreement"
 """Something true agreed with, in the words of the toxic rows: hard for a filter to keep."""
 
 
 def alignment_rows(world: World) -> tuple[Example, ...]:
-    """The conversations that taught a model of this world its safe behaviour, for replay.
-
-    Without the questions that instruction tuning asked about things of other splits.
-    """
-    documents = [d for d in alignment(world) if d.kind in _SAFETY and _of_train(world, d)]
+    """The conversations that taught a model of this world its safe behaviour, for replay."""
     return tuple(
         Example(
             id=f"alignment/{number}",
@@ -30,18 +25,7 @@ def alignment_rows(world: World) -> tuple[Example, ...]:
             reference=document.turns[-1].content,
             groups={"kind": document.kind},
         )
-        for number, document in enumerate(documents)
-    )
-
-
-def _of_train(world: World, document: Document) -> bool:
-    """Whether a question is about something of the train split; all else is."""
-    if document.kind != "question":
-        return True
-    said = set(tokens(document.turns[0].content))
-    return any(
-        people in said and not said.isdisjoint(kindness["train"])
-        for people, kindness in world.kindness.items()
+        for number, document in enumerate(safe_behaviour(world, world.draw("alignment")))
     )
 
 

@@ -89,6 +89,7 @@ def task(
     return register
 
 
+@lru_cache(64)
 def make_suite(
     world: World, name: str, *, split: Split = "test", dialect: Dialect = 1, choice: bool = False
 ) -> Suite:

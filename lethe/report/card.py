@@ -33,7 +33,7 @@ def write_card(report: "Report", folder: Path) -> Path:
     data: Any = card.data  # its fields are set by name
     card.text = _placed(card.text, render_view(report, contrast.id))
     kept = [
-        result for result in data.eval_results or [] if result.source_name != SOURCE
+        result for result in data.eval_results or [] if result.task_name != SOURCE
     ]  # fmt: skip
     data.eval_results = [*kept, *eval_results(report.material, contrast)]
     data.model_name = data.model_name or folder.resolve().name
@@ -80,7 +80,7 @@ def eval_results(material: Material, contrast: Contrast) -> list["EvalResult"]:
             "dataset_type": suite.suite,
             "dataset_name": suite.suite,
             "dataset_split": told["split"],
-            "source_name": SOURCE,
+            "task_name": SOURCE,
         }
         found.append(
             EvalResult(
@@ -102,12 +102,13 @@ def eval_results(material: Material, contrast: Contrast) -> list["EvalResult"]:
 
 
 def _load(path: Path) -> "ModelCard":
+    import yaml
     from huggingface_hub import ModelCard
 
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         return ModelCard(text or "---\n{}\n---\n", ignore_metadata_errors=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         line = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"its metadata cannot be read ({line})", where=str(path), todo="mend the card's head"
