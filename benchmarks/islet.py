@@ -72,6 +72,10 @@ def study_of(worlds: Sequence[int], size: str) -> dict[str, Any]:
 def rows_of(store: Store, run: Any) -> pl.DataFrame:
     """One row for every (world, chain, seed, suite, example): before, after, outcome, groups."""
     frame = ledger(run, store).with_columns(
+        pl.col("values").cast(pl.List(pl.Struct({"key": pl.String, "value": pl.Float32}))),
+        pl.col("groups").cast(pl.List(pl.Struct({"key": pl.String, "value": pl.String}))),
+    )
+    frame = frame.with_columns(
         task=pl.col("suite").str.strip_prefix("islet:").str.split("/").list.first(),
         incoherent=pl.col("values")
         .list.eval(pl.element().filter(pl.element().struct.field("key") == "incoherent"))
@@ -168,7 +172,8 @@ def peoples(frame: pl.DataFrame) -> dict[str, Any]:
         people=group("people"), **{name: group(name) for name in FACTORS}
     )
     found: dict[str, Any] = {"tau": {}, "factors": {}, "permuted": {}}
-    taus, shares = [], []
+    taus: list[dict[str, Any]] = []
+    shares: dict[str, list[float]] = {}
     for (world, seed), part in claims.group_by(["world", "seed"], maintain_order=True):
         clusters = part.group_by("cluster", "people").agg(pl.col("lost").mean())
         tau = tau_of(clusters["people"].to_list(), clusters["lost"].to_numpy())
@@ -179,9 +184,10 @@ def peoples(frame: pl.DataFrame) -> dict[str, Any]:
         for _ in range(SHUFFLES):
             shuffled = draw.sample(names, len(names))
             above.append(tau_of(shuffled, lost)["low"] > 0)
-        shares.append(float(np.mean(above)))
+        shares.setdefault(str(world), []).append(float(np.mean(above)))
     found["tau"] = taus
-    found["permuted"] = {"share with tau above zero": over_worlds(shares)}
+    by_seed = [float(np.mean(values)) for values in shares.values()]
+    found["permuted"] = {"share with tau above zero": over_worlds(by_seed)}
     for name, level in FACTORS.items():
         effect = pl.col("lost").filter(pl.col(name) == level).mean()
         other = pl.col("lost").filter(pl.col(name) != level).mean()
