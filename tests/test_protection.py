@@ -918,7 +918,7 @@ def test_the_command_protects_and_keeps_it_in_the_run(tmp_path: Path, pico: Path
     assert kept in "".join(done.stderr.split())  # broken over lines
     assert load_run("last", Store(store)).settings["protect"] == [kept]
     refused = subprocess.run(
-        [*command[:7], "lora", "--protect", kept, "--out", str(tmp_path / "no")],
+        [*command[:7], "--update", "lora", "--protect", kept, "--out", str(tmp_path / "no")],
         capture_output=True,
         text=True,
         check=False,
