@@ -19,7 +19,7 @@ def suite_notes(suite: str, base: Mapping[str, Any], tuned: Mapping[str, Any]) -
         base, tuned: metadata of the two tables (`lethe.ledger.read_table`).
     """
     counted = {
-        "too_long": "examples are longer than the model takes",
+        "too_long": "examples do not fit the model with room for an answer",
         "empty": "examples have an empty option",
         "boundary_differs": "rows have a token that spans the end of the prompt",
     }
