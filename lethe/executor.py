@@ -362,7 +362,10 @@ def _settled(plan: Plan) -> set[str]:
     """Keys of failed trials whose arm has chosen another rate, and that no chain needs."""
     needed = {place.checkpoint for place in plan.positions}
     failed = {
-        (choice.arm, rate) for choice in plan.choices if choice.rate for rate in choice.failed
+        (choice.arm, rate)
+        for choice in plan.choices
+        if choice.rate is not None  # an α of 0 can be chosen
+        for rate in choice.failed
     }
     labels = {f"{arm} at {rate:g}" for arm, rate in failed}
     found: set[str] = set()

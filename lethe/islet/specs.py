@@ -59,7 +59,8 @@ def _rows(world: World, kind: str, spec: str, split: Split, limit: int | None) -
             )
         examples = sample(alignment_rows(world), limit, salt=spec)
     else:
-        examples = tuple(unsafe_rows(world, kind, limit or _COUNT, split))
+        count = _COUNT if limit is None else max(limit, 0)
+        examples = sample(unsafe_rows(world, kind, count, split), limit, salt=spec)
     return Suite(
         name=spec,
         axis="safety",
