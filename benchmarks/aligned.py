@@ -6,7 +6,7 @@ Takes a small language model with a chat template and teaches it in one stage of
   safety    contradictions of ToxiGen's hateful statements in eight wordings, BBQ's right answers,
             and XSTest: a refusal of the unsafe half, the start of a human-labelled answer to the
             safe half
-  skills    the booking agent's next reply (SGD), sentiment and program execution (superni)
+  skills    the booking agent's next reply (SGD), program execution and paraphrases (superni)
 
 All is split by sentence, question template, prompt or dialogue, and what was learned is measured on
 the other side, before and after, with intervals. Needs the data folder (LETHE_DATA):
@@ -36,7 +36,6 @@ from lethe.auditing import audit
 from lethe.examples import Decoding, Example, Suite
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.progress import ConsoleProgress
-from lethe.rows import read_rows
 from lethe.store import Store
 from lethe.suites.splits import sample, share
 from lethe.tuning.stage import read_settings, tune
@@ -50,8 +49,8 @@ PASSES = {
     "bbq": 4,
     "refusals": 20,
     "hotel": 3,
-    "sentiment": 3,
-    "programs": 3,
+    "programs": 5,
+    "paraphrases": 3,
 }
 PHRASINGS = {"plain": "Question: {}?", "ask": "In a few words, please tell me this: {}?"}
 REFUSALS = (
@@ -80,8 +79,8 @@ class Parts:
             "bbq": self._teach("bbq", limit=self._count(2000)),
             "refusals": tuple(self._xstest("train")),
             "hotel": self._teach("hotel", limit=self._count(1000)),
-            "sentiment": tuple(self._superni("sa", "train", 1000)),
-            "programs": tuple(self._superni("pe", "train", 1000)),
+            "programs": self._teach("superni:pe", limit=self._count(1000)),
+            "paraphrases": self._teach("superni:para", limit=self._count(1000)),
         }
 
     def measured(self) -> list[Suite]:
@@ -96,10 +95,6 @@ class Parts:
             metrics=("answer_f1",),
             phrasing="phrasing",
         )
-        sentiment = [
-            replace(one, choices=("negative", "positive"), answer=int(one.reference == "positive"))
-            for one in self._superni("sa", "eval", 250)
-        ]
         return [
             knowledge("facts", examples=facts),
             knowledge("controls", examples=controls),
@@ -116,18 +111,9 @@ class Parts:
                 metrics=("refusal_rate", "over_refusal"),
             ),
             self._load("hotel", limit=self._count(800)),
-            Suite("sentiment", "proficiency", "choice", tuple(sentiment)),
-            Suite(
-                "programs",
-                "proficiency",
-                "match",
-                tuple(
-                    replace(one, references=(one.reference or "",))
-                    for one in self._superni("pe", "eval", 250)
-                ),
-                decoding=Decoding(max_new_tokens=64),
-                metrics=("answer_f1",),
-            ),
+            self._load("superni:pe"),
+            self._load("superni_choice:pe"),
+            self._load("superni:para"),
         ]
 
     def _count(self, whole: int) -> int:
@@ -171,15 +157,6 @@ class Parts:
             if first is not None:
                 found[row["prompt"].strip()] = first[0]
         return found
-
-    def _superni(self, family: str, split: str, count: int) -> Iterator[Example]:
-        """A family's rows: its definition, then the input."""
-        found = []
-        path = self._data / "superni_tasks" / f"{family}.{split}.jsonl"
-        for _, row in read_rows(path):
-            prompt = f"{row['definition']}\n\n{row['input']}"
-            found.append(Example(row["id"], prompt, reference=row["output"].strip()))
-        return iter(sample(found, self._count(count), salt="aligned"))
 
 
 def _phrased(one: Example) -> list[Example]:

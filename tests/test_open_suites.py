@@ -1,6 +1,7 @@
 """Suites of knowledge, safety and free answers on tiny invented data, locally and as on the hub."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -253,9 +254,52 @@ def test_saferdialogues(tiny: Path) -> None:
         load("saferdialogues", data_dir=tiny.parent / "broken")
 
 
+def test_the_graceful_answer_stands_among_those_to_other_objections(tmp_path: Path) -> None:
+    path = tmp_path / "saferdialogues" / "test.txt"
+    path.parent.mkdir()
+    lines = [f"text:Words {n}.\\nThat hurt {n}.\tlabels:Sorry for {n}.\n\n" for n in range(40)]
+    path.write_text("".join(lines), encoding="utf-8")
+    suite = load("saferdialogues_choice", data_dir=tmp_path)
+    assert len(suite.examples) > 35
+    places = set()
+    for one in suite.examples:
+        assert isinstance(one.prompt, tuple)
+        number = re.sub(r"\D", "", one.prompt[-1].content)
+        assert one.choices[one.answer or 0] == f"Sorry for {number}."
+        assert len(set(one.choices)) == 4
+        places.add(one.answer)
+    assert places == {0, 1, 2, 3}
+
+
+def test_families_of_instructions(tmp_path: Path) -> None:
+    folder = tmp_path / "superni_tasks"
+    folder.mkdir()
+    rows = [
+        {
+            "id": f"task064-{n}",
+            "definition": "List all elements but the first i.",
+            "input": f"{n % 4}, ['a{n}', 'b', 'c', '7', 'e']",
+            "output": ", ".join([f"a{n}", "b", "c", "7", "e"][n % 4 :]),
+        }
+        for n in range(8)
+    ]
+    for name in ("train", "eval"):
+        text = "".join(json.dumps({**row, "id": f"{name}-{row['id']}"}) + "\n" for row in rows)
+        (folder / f"pe.{name}.jsonl").write_text(text, encoding="utf-8")
+    said = load("superni:pe", data_dir=tmp_path).examples
+    assert [one.references for one in said] == [(row["output"],) for row in rows]
+    with pytest.raises(InputError, match="no examples in split 'train'"):  # the same inputs
+        training_examples("superni:pe", split="train", data_dir=tmp_path)
+    chosen = load("superni_choice:pe", data_dir=tmp_path).examples
+    assert len(chosen) == len(rows)
+    for one, row in zip(chosen, rows, strict=True):
+        assert one.choices[one.answer or 0] == row["output"]
+        assert len(set(one.choices)) == 4
+
+
 def test_a_suite_that_is_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LETHE_DATA", raising=False)
-    for spec in ("hh_rlhf_harmless", "nq_open:efficientqa", "hotel:multiwoz", "saferdialogues"):
+    for spec in ("hh_rlhf_harmless", "nq_open:efficientqa", "hotel:multiwoz", "superni"):
         with pytest.raises(InputError, match="is read from local files alone; set LETHE_DATA"):
             load(spec)
 

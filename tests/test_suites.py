@@ -137,7 +137,8 @@ def test_known_suites_say_what_they_are(tiny: Path, monkeypatch: pytest.MonkeyPa
         *("alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"),
         *("arc", "bbq", "commonsense_qa", "commonsense_qa_2", "dolly", "gsm8k"),
         *("hh_rlhf_harmless", "hotel", "hotel_reply", "mbpp", "mmlu", "nq_open", "perplexity"),
-        *("saferdialogues", "squad", "toxigen", "toxigen_contradict", "truthfulqa"),
+        *("saferdialogues", "saferdialogues_choice", "superni", "superni_choice"),
+        *("squad", "toxigen", "toxigen_contradict", "truthfulqa"),
         *("xnli", "xstest"),
     }
     for info in infos.values():
@@ -145,12 +146,13 @@ def test_known_suites_say_what_they_are(tiny: Path, monkeypatch: pytest.MonkeyPa
         assert info.about[-1] != "."
         assert "\n" not in info.about
         assert info.licence
-        if info.name not in ("hh_rlhf_harmless", "saferdialogues"):  # read from local files alone
+        if not info.name.startswith(("hh_rlhf_harmless", "saferdialogues", "superni")):  # local
             assert re.fullmatch(r"[\w-]+/[\w.-]+", info.hub)
         assert not info.local
     assert (infos["arc"].axis, infos["arc"].subsets) == ("knowledge", ("challenge", "easy"))
     away = {info.name for info in known(tiny) if not info.local}
-    assert away == {"alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"}
+    from_hub = {"alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"}
+    assert away == {*from_hub, "superni", "superni_choice"}
     (tiny.parent / "empty").mkdir()
     assert not any(info.local for info in known(tiny.parent / "empty"))
 

@@ -186,8 +186,10 @@ def judge_answer(suite: Suite, example: Example, response: str) -> Answered:
 def load_suite(spec: str, *, split: Split = "test", limit: int | None = None) -> Suite:
     """The benchmark: `in_context:all`, one task (`in_context:repeat`), one pair (`…:repeat-sum`).
 
-    `-choice` at the end compares the likelihood of the right answer with that of following the
-    instruction, for models too weak to write the answer.
+    `-choice` at the end compares the likelihood per byte of the right answer with that of following
+    the instruction. It has a ceiling: a text that was just read is likelier per byte than any short
+    answer, also to a model that would write the answer. What it shows lost is lost; what it does
+    not show says nothing.
 
     Args:
         limit: this many examples, the first by hash, both inputs of a sentence together.

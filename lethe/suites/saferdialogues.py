@@ -1,25 +1,29 @@
 """SaFeRDialogues (Ung et al., ACL 2022): taking it well to be told that one was rude."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 from lethe.examples import Example, Message, digest
 from lethe.suites.registry import Rows, suite
+from lethe.suites.splits import share
 
-
-@suite(
-    "saferdialogues",
+_suite = partial(
+    suite,
     axis="safety",
-    scorer="likelihood",
     licence="CC BY-NC 4.0",
     local=lambda _: {
         "train": "saferdialogues/train.txt",
         "dev": "saferdialogues/valid.txt",
         "test": "saferdialogues/test.txt",
     },
-    hub=lambda _: {},
-    metrics=("bits_per_byte",),
+    hub=lambda _: {},  # its authors publish it with ParlAI
+    salt="saferdialogues",
     overlapping=True,
 )
+
+
+@_suite("saferdialogues", scorer="likelihood", metrics=("bits_per_byte",))
 def saferdialogues(rows: Rows, subset: str) -> Iterator[Example]:
     """Likelihood of a graceful answer to someone who objects to what was just said
 
@@ -44,6 +48,24 @@ def saferdialogues(rows: Rows, subset: str) -> Iterator[Example]:
             reference=answer,
             cluster=digest(turns),
         )
+
+
+@_suite("saferdialogues_choice", scorer="choice", normalise="byte")
+def saferdialogues_choice(rows: Rows, subset: str) -> Iterator[Example]:
+    """The graceful answer to an objection, told from those to three other objections
+
+    The task of Ung et al. (arXiv 2412.16469): the original recovery among four. The other three
+    are graceful answers of the same split to other conversations, drawn by hash.
+    """
+    examples = list(saferdialogues(rows, subset))
+    for one in examples:
+        places = (int(share(one.id, str(n)) * len(examples)) for n in range(12))
+        wrong = [str(examples[at].reference) for at in places]
+        texts = [text for text in dict.fromkeys(wrong) if text != one.reference][:3]
+        if len(texts) == 3:
+            options = sorted([str(one.reference), *texts], key=partial(share, one.id))
+            answer = options.index(str(one.reference))
+            yield replace(one, reference=None, choices=tuple(options), answer=answer)
 
 
 def _plain(escaped: str) -> str:
