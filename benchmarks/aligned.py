@@ -44,11 +44,11 @@ RESULT = Path(__file__).parent / "results" / "aligned.json"
 FACTS, CONTROLS = 1000, 200
 # Passes over each part: as many as it takes to learn it, within half an hour on two cores.
 PASSES = {
-    "facts": 40,
-    "contradictions": 6,
-    "bbq": 4,
-    "refusals": 20,
-    "hotel": 3,
+    "facts": 30,
+    "contradictions": 4,
+    "bbq": 3,
+    "refusals": 15,
+    "hotel": 2,
     "programs": 5,
     "paraphrases": 3,
 }
