@@ -2,6 +2,8 @@
 
     python benchmarks/filter.py [--worlds 3 4 5 6 7] [--size tiny] [--rows 400] [--out FILE]
 
+Killed, it goes on: what a world and a kind came to is written at once.
+
 Both signals score the same two checkpoints M1 and M2 of the same noisy rows of the islet, 25 % of
 them unsafe. Timed are the tables alone, on one thread, in float32:
 
@@ -167,27 +169,33 @@ def main() -> None:
     reader.add_argument("--out", type=Path, default=RESULTS / "filter.json")
     said = reader.parse_args()
     torch.set_num_threads(1)
-    results = []
-    for world in said.worlds:
-        for kind in said.kinds:
-            one = measure(world, kind, size=said.size, rows=said.rows, naive=said.naive)
-            results.append(one)
-            ratios = one["times_faster"]
-            print(
-                f"world {world} {kind:8} AUROC likelihood {one['likelihood']['auroc']:.3f}, "
-                f"rouge {one['rouge']['auroc']:.3f}; likelihood is {ratios['than_batched']:.1f} "
-                f"times faster than batched, {ratios['than_stopping']:.0f} than one at a time, "
-                f"{ratios['than_free_running']:.0f} than free-running",
-                flush=True,
-            )
-    content = {
+    about = {
         "size": said.size,
+        "rows": said.rows,
+        "naive": said.naive,
         "stages": {**STAGES, "steps": STEPS, "seed": 0},
         "unsafe_share": UNSAFE_SHARE,
-        "results": results,
-        **environment.record(),
     }
-    said.out.write_text(json.dumps(content, indent=1) + "\n")
+    found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.is_file() else {}
+    if {name: found.get(name) for name in about} != about:
+        found = {**about, "results": []}
+    done = {(one["world"], one["kind"]) for one in found["results"]}
+    for world in said.worlds:
+        for kind in said.kinds:
+            if (world, kind) not in done:
+                one = measure(world, kind, size=said.size, rows=said.rows, naive=said.naive)
+                found["results"].append(one)
+                found |= environment.record()
+                said.out.write_text(json.dumps(found, indent=1) + "\n")
+    for one in found["results"]:
+        ratios = one["times_faster"]
+        print(
+            f"world {one['world']} {one['kind']:8} AUROC likelihood "
+            f"{one['likelihood']['auroc']:.3f}, rouge {one['rouge']['auroc']:.3f}; likelihood is "
+            f"{ratios['than_batched']:.1f} times faster than batched, "
+            f"{ratios['than_stopping']:.0f} than one at a time, "
+            f"{ratios['than_free_running']:.0f} than free-running"
+        )
 
 
 if __name__ == "__main__":

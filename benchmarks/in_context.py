@@ -17,35 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from lethe.auditing import audit
-from lethe.examples import Example, Message, Split
-from lethe.islet.strings import instruction
-from lethe.islet.world import world_of
+from lethe.examples import Split
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.probing.maps import load_map, map_suite
 from lethe.progress import ConsoleProgress
 from lethe.store import Store
-from lethe.suites import load
+from lethe.suites import load, training_examples
 from lethe.tuning.stage import read_settings, tune
 
 RESULTS = Path(__file__).parent / "results" / "in_context.json"
 SPELLED = ("leetspeak", "pig_latin", "case", "caesar", "backwards")
-ROWS = 2000
 RATE = 1e-3
 
 
 def tuned_on_instructions(seed: int, steps: int) -> Path:
     """The tiny pretrained model of a world, tuned on its instructions in dialect 1."""
-    world, store = world_of(seed), Store()
-    draw = world.draw("instructions alone")
-    rows = []
-    for number in range(ROWS):
-        prompt, reply = instruction(world, draw)
-        rows.append(Example(str(number), (Message("user", prompt),), reference=reply))
+    store = Store()
     said = {"update": "full", "learning_rate": RATE, "max_steps": steps, "seed": seed}
     out = store.root / "in_context" / f"{seed}-{steps}-{RATE}"
     tune(
         f"islet:pretrained-tiny/{seed}",
-        rows,
+        training_examples(f"islet:instructions/{seed}"),
         settings=read_settings(said, where="benchmark"),
         out=out,
         partial=store.root / "in_context" / "partial",

@@ -32,7 +32,7 @@ from lethe.lab.presets import PRESETS, Preset
 from lethe.lab.problem import TASKS, Problem
 from lethe.lab.results import excess_of
 from lethe.lab.sample import take_sample
-from lethe.lab.training import Course, make_optimisers, step
+from lethe.lab.training import Course, make_descent, step
 from lethe.lab.transformer import make_regressor
 
 RESULT = Path(__file__).parent / "results" / "lab.json"
@@ -120,12 +120,12 @@ def train_to(
 def ours(preset: Preset, seed: int, vectors: Tensor, goal: float, look: Any) -> dict[str, Any]:
     """Lethe's recipe for pretraining."""
     model = make_regressor(preset.shape, preset.problem, seed)
-    optimisers = make_optimisers(model, preset.pretrain)
+    descent = make_descent(model, preset.pretrain)
     course = Course("", preset.problem, vectors, "mixture", preset.pretrain, seed)
     done = iter(range(preset.pretrain.steps + EVERY))
     return train_to(
         goal,
-        lambda: step(model, optimisers, course, next(done)),
+        lambda: step(model, descent, course, next(done)),
         lambda: look(model),
         most_steps=preset.pretrain.steps,
     )

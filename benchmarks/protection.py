@@ -2,7 +2,7 @@
 
 Needs a model folder and the suites' data (LETHE_DATA, or the hub):
 
-    python benchmarks/protection.py MODEL
+    python benchmarks/protection.py MODEL [--quick]
 
 1. Time: the same batches go through LoRA, nullspace and contrast in turn, step by step, so that
    whatever else the machine does falls on all of them alike; medians over the steps, as ratios.
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from lethe import suites
+from lethe import environment, suites
 from lethe.models.checkpoint import resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.format import choose_format
@@ -154,7 +154,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--training-steps", type=int, default=100, help="0: no forecast")
     parser.add_argument("--rows", type=int, default=120, help="protected rows of each suite")
+    parser.add_argument("--quick", action="store_true", help="few steps and rows; nothing is kept")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.steps, chosen.training_steps, chosen.rows = 2, 2, 16
     with tempfile.TemporaryDirectory() as folder:
         memory = FingerprintMemory(Path(folder) / "hashes.json")
         at = resolve(chosen.model, memory)
@@ -169,14 +172,20 @@ def main() -> None:
         sources = [protected_rows(one, tokenizer, form, max_length=512) for one in protect]
         result: dict[str, Any] = {"settings": vars(chosen) | {"model": at.name}}
         result |= step_times(base, sources, rows, chosen.steps)
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result, indent=1), flush=True)
         del base
         if chosen.training_steps:
             result["forecast"] = forecasts(
                 chosen.model, protect, task, chosen.training_steps, memory
             )
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+    if not chosen.quick:
+        content = {
+            **result,
+            "threads": torch.get_num_threads(),
+            **environment.record(choose_device()),
+        }
+        RESULT.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The arms of a stage: one value for everything, a product of its lists. No torch."""
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,15 @@ class Arm:
         """The same arm with its rate chosen."""
         settings = self.settings.model_copy(update={"learning_rate": rate})
         return replace(self, settings=settings, choose=None)
+
+    def shortened(self, parts: int) -> "Arm":
+        """The same arm, trained for one of so many equal parts of its steps."""
+        epochs, steps = self.settings.epochs, self.settings.max_steps
+        less = {
+            "epochs": None if epochs is None else epochs / parts,
+            "max_steps": None if steps is None else math.ceil(steps / parts),
+        }
+        return replace(self, settings=self.settings.model_copy(update=less))
 
     def going(self, alpha: float) -> "Arm":
         """The same arm with its way chosen."""

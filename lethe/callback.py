@@ -29,7 +29,7 @@ from lethe.rules import Rule, parse_rule, target_of
 from lethe.run import Position, Run, load_run, run_name
 from lethe.steps import step_key
 from lethe.store import Store, write_atomically
-from lethe.together import Decision, decide_together
+from lethe.tuning.processes import ALONE, Processes, met
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +113,7 @@ class ForgettingCallback(TrainerCallback):
         self._live: _Live | None = None
         self._looks: Looks | None = None
         self._looked_at = -1
+        self._processes: Processes = ALONE
         self.seconds = self._look_seconds = self._began = 0.0
 
     # ---- what the trainer calls ----------------------------------------------------------------
@@ -121,7 +122,8 @@ class ForgettingCallback(TrainerCallback):
         """Measure the start, and say what measuring will cost."""
         self._trainer = _trainer_of(self)
         self._check(args)
-        decide_together(lambda tick: self._begin(args, state, kwargs, tick))
+        self._processes = met()
+        self._processes.told(lambda: self._begin(args, state, kwargs))
         self._looked_at = state.global_step if state.global_step else -1
         self._began, self.seconds = time.monotonic(), 0.0
 
@@ -132,7 +134,7 @@ class ForgettingCallback(TrainerCallback):
             return control
         self._looked_at = step
         started = time.monotonic()
-        decision = decide_together(lambda tick: self._look(args, state, step, tick))
+        decision = self._processes.told(lambda: self._look(args, state, step))
         if decision.logs:
             self._log(control, kwargs.get("model"), decision.logs)
         if decision.save:
@@ -154,12 +156,11 @@ class ForgettingCallback(TrainerCallback):
                 told += f" (estimated {self.estimated_share:.0%})"
             self._say(told)
         self._live = self._trainer = None  # the module is the trainer's alone again
+        self._processes = ALONE
 
     # ---- measuring -----------------------------------------------------------------------------
 
-    def _begin(
-        self, args: Any, state: Any, kwargs: Mapping[str, Any], tick: Callable[[], None]
-    ) -> Decision:
+    def _begin(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
         tokenizer = self._tokenizer or kwargs.get("processing_class")
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         if tokenizer is None:
@@ -180,11 +181,10 @@ class ForgettingCallback(TrainerCallback):
             if state.global_step:
                 self._resume(args, state.global_step)
             else:
-                self._start(args, looks, tick)
+                self._start(args, looks)
             self._estimate(args, state, kwargs, looks)
-        return Decision()
 
-    def _start(self, args: Any, looks: int, tick: Callable[[], None]) -> None:
+    def _start(self, args: Any, looks: int) -> None:
         assert self._live is not None
         once = uuid.uuid4().hex  # two trainings never share a table
         folder = Path(args.output_dir)
@@ -212,24 +212,24 @@ class ForgettingCallback(TrainerCallback):
         )
         self.best = "start"
         started = time.monotonic()
-        scores = self._measure(args, "start", 0, tick)
+        scores = self._measure(args, "start", 0)
         self._look_seconds = time.monotonic() - started
         assert self._looks is not None
         self._looks.start(scores)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RUN_NOTE, self.run.name.encode())
 
-    def _look(self, args: Any, state: Any, step: int, tick: Callable[[], None]) -> Decision:
+    def _look(self, args: Any, state: Any, step: int) -> _Decision:
         assert self._looks is not None
         assert self.run is not None
         assert self._live is not None
         name = f"step {step}"
         try:
             with left_as_found(self._live.whole):
-                found = self._looks.look(name, self._measure(args, name, step, tick))
+                found = self._looks.look(name, self._measure(args, name, step))
         except LetheError as error:  # a full disk, or a model that gives no numbers any more
             self._say(f"no look at step {step}: {error}")
-            return Decision()
+            return _Decision()
         save = found.better and found.shown is None
         if save:
             self._looks.keep(name)
@@ -240,9 +240,9 @@ class ForgettingCallback(TrainerCallback):
         settings = {**self.run.settings, "best": self.best, "stopped_by": self.stopped_by}
         self.run = replace(self.run, settings=settings)
         self.run.save(self._store)
-        return Decision(found.shown is not None, save, found.logs)
+        return _Decision(found.shown is not None, save, found.logs)
 
-    def _measure(self, args: Any, name: str, step: int, tick: Callable[[], None]) -> Scores:
+    def _measure(self, args: Any, name: str, step: int) -> Scores:
         """One table for each suite, in the store and in the run."""
         assert self._live is not None
         assert self.run is not None
@@ -255,15 +255,11 @@ class ForgettingCallback(TrainerCallback):
                 step_of = LiveMeasure(checkpoint, suite, live.format, live.dtype)
                 answers = live.answers[suite.name]
 
-                def advance(count: int) -> None:
-                    bar.advance(count)
-                    tick()
-
                 def write(
                     folder: Path,
                     step_of: LiveMeasure = step_of,
                     answers: Answers = answers,
-                    advance: Callable[[int], None] = advance,
+                    advance: Callable[[int], None] = bar.advance,
                 ) -> Mapping[str, Any]:
                     return step_of.write(folder, live.live, answers, advance)
 
@@ -382,6 +378,20 @@ class ForgettingCallback(TrainerCallback):
 
     def _say(self, text: str) -> None:
         self._shown.say(f"Lethe: {text}")
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What a look comes to, told to every process.
+
+    Attributes:
+        stop: whether the training ends here; save: whether the trainer saves here.
+        logs: for the trainer's log.
+    """
+
+    stop: bool = False
+    save: bool = False
+    logs: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Both are the same: every value is tried with this stage alone, and a rule reads 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from lethe.keeping import dropped_manifest
 from lethe.ledger import frame_of
 from lethe.panel import Panel, SuiteFacts
 from lethe.run import read_scores
+from lethe.stage_specs import Round
 
 if TYPE_CHECKING:
     from lethe.arms import Arm
@@ -27,13 +28,35 @@ Trials = Mapping[float, tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What came of one round of trials.
+
+    Attributes:
+        values: what was tried, each for one of `parts` equal parts of the training.
+        scores: of the trials that ended; failed: values whose training or measuring failed.
+    """
+
+    values: tuple[float, ...]
+    parts: int
+    scores: Trials
+    failed: tuple[float, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no trial is open."""
+        return len(self.scores) + len(self.failed) == len(self.values)
+
+
+@dataclass(frozen=True)
 class Choice:
     """The learning rate of an arm in a world: what was tried, and what came of it.
 
     Attributes:
-        scores: rate → (mean dev score, KL from the parent), for the trials that ended.
+        scores: rate → (mean dev score, KL from the parent), for the trials that ended; of several
+            rounds, in the last that it came to.
         failed: rates whose training or measuring failed.
         rate: None while trials are open, or where all failed.
+        rounds: of successive halving.
     """
 
     arm: str
@@ -41,6 +64,26 @@ class Choice:
     scores: Trials
     failed: tuple[float, ...]
     rate: float | None
+    rounds: tuple[Tried, ...] = ()
+
+    @property
+    def failed_labels(self) -> set[str]:
+        """What the checkpoints of failed trials are called."""
+        rounds = self.rounds or (Tried((), 1, {}, self.failed),)
+        return {
+            trial_label(self.arm, rate, tried.parts) for tried in rounds for rate in tried.failed
+        }
+
+
+def trial_label(name: str, value: float, parts: int) -> str:
+    """What a trial's checkpoint is called."""
+    return f"{name} at {value:g}" + (f" for 1/{parts}" if parts > 1 else "")
+
+
+def said_rounds(rounds: Sequence[Round]) -> str:
+    """In words, what rounds of trials cost each arm."""
+    told = ", then ".join(f"{one.values} for 1/{one.parts} of their training" for one in rounds)
+    return f"{told}; {len(rounds)} whole training{'s' if len(rounds) > 1 else ''} for each arm"
 
 
 @dataclass(frozen=True)
@@ -49,27 +92,33 @@ class Question:
 
     Attributes:
         name: of the choice.
+        rounds: what is tried, one after the other.
         spec: says which suite decides.
-        trial: value → the arm to try; chosen: value → the arm that is used.
-        rule: trials that ended → the value taken.
+        trial: value, parts → the arm to try; chosen: value → the arm that is used.
+        rule: trials that ended → their values, the best first; or only the one that is taken.
     """
 
     name: str
     values: tuple[float, ...]
+    rounds: tuple[Round, ...]
     spec: "Choose | ChooseAlpha"
-    trial: "Callable[[float], Arm]"
+    trial: "Callable[[float, int], Arm]"
     chosen: "Callable[[float], Arm]"
-    rule: Callable[[Trials], float]
+    rule: Callable[[Trials], Sequence[float]]
 
-    def label(self, value: float) -> str:
-        """What a trial's checkpoint is called."""
-        return f"{self.name} at {value:g}"
+    def going_on(self, tried: Tried) -> tuple[float, ...]:
+        """Values that go on to the next round, in the order given; after the last, the best."""
+        number = [one.parts for one in self.rounds].index(tried.parts) + 1
+        room = self.rounds[number].values if number < len(self.rounds) else 1
+        best = self.rule(tried.scores)[:room] if tried.scores else ()
+        return tuple(value for value in self.values if value in best)
 
-    def choice(self, world: str | None, scores: Trials, failed: tuple[float, ...]) -> Choice:
+    def choice(self, world: str | None, rounds: Sequence[Tried], best: float | None) -> Choice:
         """What the trials so far come to."""
-        ended = len(scores) + len(failed) == len(self.values)
-        best = self.rule(scores) if ended and scores else None
-        return Choice(self.name, world, scores, failed, best)
+        scores = {value: score for tried in rounds for value, score in tried.scores.items()}
+        failed = tuple(value for tried in rounds for value in tried.failed)
+        several = tuple(rounds) if len(self.rounds) > 1 or rounds[0].parts > 1 else ()
+        return Choice(self.name, world, scores, failed, best, several)
 
 
 def rate_question(arm: "Arm") -> Question | None:
@@ -79,10 +128,11 @@ def rate_question(arm: "Arm") -> Question | None:
     return Question(
         arm.label,
         tuple(arm.choose.learning_rate),
+        arm.choose.rounds,
         arm.choose,
-        lambda rate: arm.at(rate).bare,
+        lambda rate, parts: arm.at(rate).bare if parts == 1 else arm.at(rate).bare.shortened(parts),
         arm.at,
-        best_rate,
+        best_rates,
     )
 
 
@@ -94,10 +144,11 @@ def alpha_question(arm: "Arm") -> Question | None:
     return Question(
         f"{arm.label} α",
         tuple(choose.choose),
+        (Round(len(choose.choose), 1),),
         choose,
-        lambda alpha: replace(arm.going(alpha), measure=None),
+        lambda alpha, _: replace(arm.going(alpha), measure=None),
         arm.going,
-        lambda scores: shortest_way(scores, choose.within),
+        lambda scores: (shortest_way(scores, choose.within),),
     )
 
 
@@ -125,6 +176,11 @@ def shortest_way(scores: Trials, within: float) -> float:
 
 
 def best_rate(scores: Trials) -> float:
+    """The first of `best_rates`."""
+    return best_rates(scores)[0]
+
+
+def best_rates(scores: Trials) -> list[float]:
     """The rule: best score, then lower KL, then lower rate; an unknown KL or score is last."""
 
     def rank(rate: float) -> tuple[float, float, float]:
@@ -135,4 +191,4 @@ def best_rate(scores: Trials) -> float:
             rate,
         )
 
-    return min(scores, key=rank)
+    return sorted(scores, key=rank)

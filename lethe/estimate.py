@@ -27,7 +27,9 @@ from lethe.tuning.step import Tune
 _BYTES_A_TOKEN = 4  # of English, roughly, where no tokenizer can be read
 _SAMPLE = 500  # examples of which tokens are counted; more are estimated from these
 _BYTES_A_ROW = 300  # of a table of scores
-_LIBRARIES = 700 * 2**20  # what importing them takes
+LIBRARIES = 700 * 2**20
+"""Bytes that importing what computes takes."""
+_MOMENTS = 4 * 2**30  # within which `lethe.tuning.calibration` takes layer after layer
 _WHILE_TRAINING = 36  # bytes a moving weight: three checkpoints of it and its two moments
 
 
@@ -104,7 +106,12 @@ def _with_builds(minutes: float | None, plan: Plan) -> float | None:
 
 
 def _choice(choice: Any) -> str:
-    tried = ", ".join(f"{rate:g}: {score:.3f}" for rate, (score, _) in choice.scores.items())
+    rounds = [one.scores for one in choice.rounds] or [choice.scores]
+    tried = "; ".join(
+        ", ".join(f"{rate:g}: {score:.3f}" for rate, (score, _) in scores.items())
+        for scores in rounds
+        if scores
+    )
     state = "open" if choice.rate is None else f"chose {choice.rate:g}"
     failed = f"; failed: {', '.join(f'{rate:g}' for rate in choice.failed)}"
     return f"{choice.arm}: {state}{f' ({tried})' if tried else ''}{failed if choice.failed else ''}"
@@ -182,6 +189,8 @@ def _minutes(
             if not took:
                 return None
             total += sum(took) / len(took)
+        elif node.step.object_kind in ("probe", "lab"):
+            return None  # what is retrained depends on what was lost
     return total / 60
 
 
@@ -253,24 +262,47 @@ def _memory(todo: Sequence[Node], folder: Path, counter: "_Counter") -> int | No
     shape = _read_shape(folder)
     if shape is None:
         return None
-    weights = sum(map(math.prod, _shapes(folder)))
+    shapes = _shapes(folder)
+    weights = sum(map(math.prod, shapes))
     most = 0
     for node in todo:
         step = node.step
         if isinstance(step, Tune):
-            moving = _result_weights(step, todo, _shapes(folder)) if step.adapter else weights
+            moving = _result_weights(step, todo, shapes) if step.adapter else weights
             longest = min(step.chosen.max_length, counter.longest(step.lessons))
             batch = step.chosen.batch_size
-            need = 4 * weights + (16 if step.adapter else 12) * moving
+            factors, moments = _protecting(step, shapes, shape.vocabulary)
+            need = 4 * weights + (16 if step.adapter else 12) * moving + factors
             anchored = step.chosen.anchor is not None and not step.adapter
             need += 4 * weights if anchored else 0
+            most = max(most, 4 * weights + moments)
         elif isinstance(step, Sharpness):
             batch, longest = SHARPNESS_BATCH, counter.longest(step.lessons)
             need = 28 * weights + 2 * shape.activations(batch, longest)
         else:
             batch, longest, need = 0, 0, (12 if step.object_kind == "checkpoint" else 4) * weights
         most = max(most, need + shape.activations(batch, longest))
-    return most + _LIBRARIES if todo else 0
+    return most + LIBRARIES if todo else 0
+
+
+def _protecting(step: Tune, shapes: Sequence[Sequence[int]], vocabulary: int) -> tuple[int, int]:
+    """Bytes of a projection's factors, kept while it trains, and of what they are computed from.
+
+    At most: every matrix counts as if its input were its own, though some share one.
+    """
+    widths = [shape[1] for shape in shapes if len(shape) == 2 and shape[0] != vocabulary]
+    if not step.protect or not widths:
+        return 0, 0
+    options = step.chosen.options
+    factors = 0
+    if "directions" in options:
+        factors = sum(4 * width * min(width, int(options["directions"])) for width in widths)
+    elif "form" in options:  # of a hard one, the smaller of two complements
+        share = 4 if options["form"] == "soft" else 2
+        factors = sum(share * width**2 for width in widths)
+    sets = 2 + 2 * len(step.protect)  # kept from training and not, of the task and every source
+    moments = min(_MOMENTS, sum(4 * sets * width**2 for width in widths))
+    return factors, factors + moments + 24 * max(widths) ** 2  # an eigenproblem in float64
 
 
 @dataclass(frozen=True)

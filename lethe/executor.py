@@ -25,7 +25,9 @@ from lethe.study import Study
 
 if TYPE_CHECKING:
     from lethe.hotel import Hotel
+    from lethe.lab.experiment import Lab
     from lethe.models.format import Format
+    from lethe.probing.result import Probed
 
 LOG = "log.jsonl"
 _TOO_LITTLE_MEMORY = (
@@ -120,13 +122,38 @@ class StudyResult:
 
         return None if self.store is None else read_hotel(self.run, self.store)
 
+    @cached_property
+    def probed(self) -> "Mapping[str, Probed]":
+        """What probes found, by their names with seed and world; read when asked for."""
+        from lethe.probing.step import read_probes
+
+        return {} if self.store is None else read_probes(self.run, self.store)
+
+    @cached_property
+    def lab(self) -> "Lab | None":
+        """In-context regression, where the study has it and it went to its end."""
+        from lethe.lab.experiment import read_lab
+        from lethe.lab.presets import PRESETS
+
+        study = self.run.settings["study"]
+        if self.store is None or study.get("lab") is None:
+            return None
+        return read_lab(PRESETS[study["lab"]], study["seeds"], self.run.name, self.store)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the run by its name."""
         names = ("done", "cached", "left", "failed", "dropped", "notes")
         found = {name: getattr(self, name) for name in names}
         chained = None if self.chained is None else self.chained.to_dict()
         hotel = None if self.hotel is None else self.hotel.to_dict()
-        return {"run": self.run.name, **found, "chained": chained, "hotel": hotel}
+        return {
+            "run": self.run.name,
+            **found,
+            "chained": chained,
+            "hotel": hotel,
+            "probed": {name: one.to_dict() for name, one in self.probed.items()},
+            "lab": None if self.lab is None else self.lab.to_dict(),
+        }
 
 
 def run_study(
@@ -291,6 +318,11 @@ class _Record:
                     for name, key in plan.filters.items()
                     if states.get(key) in ("cached", "done")
                 },
+                "probes": {
+                    name: key
+                    for name, key in plan.probes.items()
+                    if states.get(key) in ("cached", "done")
+                },
                 "failed": failed or {},
                 "notes": list(plan.notes),
             },
@@ -382,13 +414,12 @@ def _say_shortage(plan: Plan, runtime: Runtime) -> None:
 def _settled(plan: Plan) -> set[str]:
     """Keys of failed trials whose arm has chosen another rate, and that no chain needs."""
     needed = {place.checkpoint for place in plan.positions}
-    failed = {
-        (choice.arm, rate)
+    labels = {
+        label
         for choice in plan.choices
         if choice.rate is not None  # an α of 0 can be chosen
-        for rate in choice.failed
+        for label in choice.failed_labels
     }
-    labels = {f"{arm} at {rate:g}" for arm, rate in failed}
     found: set[str] = set()
     for node in plan.nodes.values():
         made: Any = node.step

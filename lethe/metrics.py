@@ -355,6 +355,13 @@ def toxicity(panel: Panel, at: int) -> Floats:
     return np.column_stack([found, np.ones_like(found)])
 
 
+@metric(combine=_ratio, better="higher")
+def judge_auroc(panel: Panel, at: int) -> Floats:
+    """What a stand-in that judged is worth: its AUROC on texts it did not see. No model moves it."""
+    found = _value(panel, "judge_auroc", at, "judge_auroc")
+    return np.column_stack([found, np.ones_like(found)])
+
+
 @metric(combine=lambda s: np.asarray(2 * s[..., 0] / s[..., 1] - 1), better="zero", low=-1.0)
 def letter_bias(panel: Panel, at: int) -> Floats:
     """Lean to late letters (above 0) or early ones (below), where every order is asked.

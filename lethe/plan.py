@@ -15,10 +15,13 @@ from lethe.chains import Link
 from lethe.deciding import (
     Choice,
     Question,
+    Tried,
     alpha_question,
     best_rate,
     rate_question,
+    said_rounds,
     shortest_way,
+    trial_label,
     trial_of,
 )
 from lethe.errors import InputError
@@ -26,6 +29,8 @@ from lethe.examples import Suite
 from lethe.filtering.planting import plant
 from lethe.filtering.sift import KeptLessons, Sift, TuneKept
 from lethe.keeping import dropped_manifest, kept, reads
+from lethe.lab.experiment import steps_of
+from lethe.lab.presets import PRESETS
 from lethe.measure import Measure
 from lethe.models.checkpoint import Checkpoint, Unbuilt, resolve
 from lethe.models.fingerprint import FingerprintMemory
@@ -33,6 +38,8 @@ from lethe.models.folder_format import format_of_folder
 from lethe.models.format import Format
 from lethe.nodes import Node, in_order
 from lethe.plan_checks import check_protected, notes_on
+from lethe.probe_specs import ProbeSpec
+from lethe.probing.step import Probing
 from lethe.run import Position
 from lethe.sharpness import Sharpness
 from lethe.sources import Sources, data_set
@@ -69,6 +76,7 @@ class Plan:
         links: chain → its stages, as results name them.
         unbuilt: models it names that are not there yet; building them comes before its steps.
         filters: filter, seed and world (`NAME#SEED@WORLD`) → key of its step.
+        probes: the same of probes.
     """
 
     study: Study
@@ -83,6 +91,7 @@ class Plan:
     sharpness: Mapping[str, str]
     links: Mapping[str, tuple[Link, ...]]
     filters: Mapping[str, str]
+    probes: Mapping[str, str]
     unbuilt: tuple[Unbuilt, ...] = ()
 
     @property
@@ -118,6 +127,7 @@ def build_plan(
     chains = chains_of(study)
     for world in worlds:
         builder.world(world, chains)
+    builder.laboratory()
     return builder.plan()
 
 
@@ -151,6 +161,7 @@ class _Builder:
     links: dict[str, tuple[Link, ...]] = field(default_factory=dict)
     unbuilt: dict[str, Unbuilt] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
+    probes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.teaching = Teaching(self.study, self.sources)
@@ -170,6 +181,7 @@ class _Builder:
             self.sharpness,
             self.links,
             self.filters,
+            self.probes,
             unbuilt=tuple(self.unbuilt.values()),
         )
 
@@ -220,6 +232,18 @@ class _Builder:
                 self._filter(filter_name, world, seed)
             for chain in chains:
                 self._chain(chain, decided, world, seed)
+            for probe, spec in study.probes.items():
+                if spec.tuned is not None:
+                    tuned = self._resolved(spec.tuned, world)
+                    self._probe(probe, spec, tuned, world, seed, tentative=False)
+
+    def laboratory(self) -> None:
+        """In-context regression, for every seed."""
+        for seed in self.study.seeds if self.study.lab is not None else ():
+            assert self.study.lab is not None
+            before: list[str] = []
+            for step in steps_of(PRESETS[self.study.lab], seed):
+                before.append(self._add(step, [], before, tentative=False))
 
     def _chain(
         self, chain: Chain, decided: Mapping[str, tuple[Arm, bool]], world: _World, seed: int
@@ -247,6 +271,37 @@ class _Builder:
                 key = self._add(step, [at], tentative=tentative)
                 if not tentative:
                     self.sharpness[at.fingerprint] = key
+        for probe, spec in self.study.probes.items():
+            if spec.chain == chain.name:
+                self._probe(probe, spec, at, world, seed, tentative=tentative)
+
+    def _probe(
+        self,
+        name: str,
+        spec: ProbeSpec,
+        tuned: Checkpoint,
+        world: _World,
+        seed: int,
+        *,
+        tentative: bool,
+    ) -> None:
+        """The node of a probe; what it needs to measure and retrain shows when it runs."""
+        study, within = self.study, world.name
+        read = self.sources.suite
+        asked = spec.asked(
+            [
+                read(in_world(within, one), study.split, study.limit)
+                for one in spec.suites or study.suites
+            ],
+            [read(in_world(within, one), study.split, None) for one in spec.novel],
+            study,
+            seed,
+        )
+        base = world.base if spec.base is None else self._resolved(spec.base, world)
+        step = Probing(name, base, tuned, asked, study.dtype)
+        key = self._add(step, [base, tuned], tentative=tentative)
+        if not tentative:
+            self.probes[f"{name}{_tag(seed, world)}"] = key
 
     def _stage(
         self,
@@ -410,30 +465,60 @@ class _Builder:
         return self._ask(question, arm, world)
 
     def _ask(self, question: Question, arm: Arm, world: _World) -> tuple[Arm, bool]:
-        """Plan every trial, read those that ended, and choose if all did."""
+        """Plan every trial, read those that ended, and choose if all did.
+
+        While a round is open, the next are counted as if its first values went on.
+        """
         spec = question.spec
         decider = in_world(world.name, spec.suite or arm.data.suite or "")
         suite = self.sources.suite(decider, spec.split, spec.limit)
+        rounds: list[Tried] = []
+        left = question.values
+        for one in question.rounds:
+            waiting = bool(rounds) and not rounds[-1].ended
+            left = left[: one.values]
+            tried = self._try(question, left, one.parts, suite, world, tentative=waiting)
+            if waiting:
+                continue
+            rounds.append(tried)
+            left = question.going_on(tried) if tried.ended else left
+            if len(left) < 2:  # the others failed
+                break
+        best = left[0] if rounds[-1].ended and len(left) == 1 else None
+        found = question.choice(world.name, rounds, best)
+        self.choices[found.arm, world.name] = found
+        if found.rounds:
+            self.notes[f"learning rates by halving: {said_rounds(question.rounds)}"] = None
+        return question.chosen(question.values[0] if best is None else best), best is not None
+
+    def _try(
+        self,
+        question: Question,
+        values: tuple[float, ...],
+        parts: int,
+        suite: Suite,
+        world: _World,
+        *,
+        tentative: bool,
+    ) -> Tried:
+        """One round: a node for each training, and for what it scores."""
         scores: dict[float, tuple[float, float | None]] = {}
         failed = []
-        for value in question.values:
+        for value in values:
             made = self._stage(
                 world.base,
-                question.trial(value),
+                question.trial(value, parts),
                 world,
                 self.study.seeds[0],
-                label=question.label(value),
-                tentative=False,
+                label=trial_label(question.name, value, parts),
+                tentative=tentative,
             )
-            key = self._measure(made, suite, world, tentative=False)
+            key = self._measure(made, suite, world, tentative=tentative)
             if {key, made.fingerprint} & self.failed:
                 failed.append(value)
-            elif self.nodes[key].cached:
+            elif self.nodes[key].cached and not tentative:
                 scores[value] = trial_of(key, made, suite, self.store)
-        found = question.choice(world.name, scores, tuple(failed))
-        self.choices[found.arm, world.name] = found
-        best = found.rate
-        return question.chosen(question.values[0] if best is None else best), best is not None
+        return Tried(values, parts, scores, tuple(failed))
 
     def _check_data(self, arm: Arm, world: _World) -> None:
         """Refuse replayed or protected rows that are measured; say what else a reader must know."""

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from lethe.chained_printing import print_chained
 from lethe.hotel_printing import print_hotel
+from lethe.lab.printing import print_lab
 from lethe.tuning.measured import source
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ _KINDS = {
     "safelora": "projections on alignment",
     "curve": "curves while training",
     "sift": "filters",
+    "probe": "probes, with retrainings of their own",
+    "lab-pretrain": "pretrainings in the laboratory",
+    "lab-tune": "tunings in the laboratory",
+    "lab-measure": "measurements in the laboratory",
 }
 _COUNTED = {
     "tokenizer": "text alone; a chat template adds to it",
@@ -67,6 +72,11 @@ def print_result(result: "StudyResult") -> None:
         print_chained(result.chained)
     if result.hotel is not None:
         print_hotel(result.hotel)
+    if result.lab is not None:
+        print_lab(result.lab)
+    for name, found in result.probed.items():
+        _print(["", f"probe {name}"])
+        found.print()
     _print([*lines, f"run {result.run.name}"])
 
 

@@ -1,9 +1,11 @@
 """A stage as a study writes it: what it is taught, and the slots beside its settings. No torch."""
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lethe.examples import Split
 from lethe.filtering.contamination import PARTS, Part
@@ -75,17 +77,60 @@ class ReplaySpec(Strict):
     max_new_tokens: int = Field(default=64, ge=1)
 
 
+@dataclass(frozen=True)
+class Round:
+    """So many values are tried, each for one of `parts` equal parts of the stage's training."""
+
+    values: int
+    parts: int
+
+
 class Choose(Strict):
     """Learning rates to try, and the suite whose dev split decides; none said: the stage's own.
 
     The rule: best mean score on the dev split after this stage alone on the base, with the first
     seed; ties go to the lower KL(parent‖tuned), then to the lower rate.
+
+    Attributes:
+        by: `grid`: every rate is tried for the whole training. `halving`: successive halving
+            (Jamieson & Talwalkar 2016, arXiv 1502.07943, figure 3): every round spends one whole
+            training, in equal parts on the rates that are left, and the best 1 / `factor` of them
+            go on to the next. A trial is a short training with a schedule of its own.
+        factor: of halving; 2 where none is said, which is the paper's.
     """
 
     learning_rate: list[Rate] = Field(min_length=2)
     suite: str | None = None
     split: Split = "dev"
     limit: int | None = Field(default=None, ge=1)
+    # Left out where nobody says them, so that a study of an earlier version keeps its name.
+    by: Literal["grid", "halving"] = Field(default="grid", exclude_if=lambda by: by == "grid")
+    factor: int | None = Field(default=None, ge=2, exclude_if=lambda factor: factor is None)
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _each_once(cls, rates: list[float]) -> list[float]:
+        if len(set(rates)) < len(rates):
+            raise ValueError("a rate stands twice")
+        return rates
+
+    @model_validator(mode="after")
+    def _of_halving(self) -> Self:
+        if self.factor is not None and self.by != "halving":
+            raise ValueError("a factor is of halving: add by: halving")
+        return self
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """What is tried for how long, until one rate is left."""
+        left = len(self.learning_rate)
+        if self.by == "grid":
+            return (Round(left, 1),)
+        found = []
+        while left > 1:
+            found.append(Round(left, left))
+            left = math.ceil(left / (self.factor or 2))
+        return tuple(found)
 
 
 class StageSpec(Strict):
@@ -154,6 +199,11 @@ def read_data(content: Any, at: tuple[str, ...], places: Places) -> Any:
     if len(said) != 1:
         found = " and ".join(said) or "none of them"
         raise places.error(f"found {found}", at, todo=f"give one of {', '.join(_DATA)}")
+    for name in ("part", "piece"):
+        if content.get(name) is not None and said != ["mixture"]:
+            raise places.error(
+                f"a {name} of a {said[0]}", (*at, name), todo="a mixture has parts and pieces"
+            )
     if "part" in content and content["part"] not in PARTS:
         raise places.error(
             f"no part '{content['part']}'", (*at, "part"), todo=f"one of {', '.join(PARTS)}"

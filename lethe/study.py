@@ -18,8 +18,10 @@ from lethe.errors import nearest
 from lethe.examples import Split
 from lethe.filter_specs import FilterSpec, read_filter
 from lethe.filtering.contamination import Mixture
+from lethe.lab.presets import PRESETS
 from lethe.models.local import Dtype
 from lethe.places import Places, Where
+from lethe.probe_specs import ProbeSpec, check_probes, check_tuned
 from lethe.stage_specs import Data, StageSpec, Strict, read_stage
 
 __all__ = ["Arm", "Chain", "Data", "Study", "Where", "arms_of", "chains_of", "make_study"]
@@ -52,6 +54,8 @@ class Study(Strict):
         chains: lists of stages; a chain's name in such a list stands for its stages.
         orders: stages of which every order is a chain as well.
         sharpness: the loss's largest Hessian eigenvalue at every tuned position of every chain.
+        probes: pairs of models of which is asked whether what was lost is hidden.
+        lab: preset of in-context regression, run with every seed.
         keep: which checkpoints stay once nothing needs them: `all`; `adapters`, small as they are,
             with the last one of every chain; or the `last` alone. What a kept adapter stands on
             stays as well, and so do all tables.
@@ -73,6 +77,8 @@ class Study(Strict):
     chains: dict[str, list[str]] = Field(default={})
     orders: list[str] = Field(default=[], max_length=6)
     sharpness: SharpnessSpec | None = None
+    probes: dict[str, ProbeSpec] = Field(default={})
+    lab: str | None = None
     keep: Keep = "adapters"
 
 
@@ -98,6 +104,7 @@ def make_study(content: Mapping[str, Any], *, where: Where | None = None) -> Stu
     places.check(content, Study.model_fields, ())
     if content.get("sharpness") is not None:
         places.check(content["sharpness"], SharpnessSpec.model_fields, ("sharpness",))
+    check_probes(content.get("probes"), places)
     whole = dict(content)
     for key, read in (("stages", read_stage), ("filters", read_filter), ("mixtures", _mixture)):
         named = content.get(key)
@@ -114,7 +121,9 @@ def make_study(content: Mapping[str, Any], *, where: Where | None = None) -> Stu
     _check_sources(study, places)
     for name in study.stages:
         arms_of(study, name, places)
-    chains_of(study, places)
+    check_tuned(study.probes, [chain.name for chain in chains_of(study, places)], places)
+    if study.lab is not None and study.lab not in PRESETS:
+        raise places.error(f"no preset '{study.lab}'", ("lab",), todo=nearest(study.lab, PRESETS))
     return study
 
 
@@ -180,12 +189,20 @@ def chains_of(study: Study, places: Places | None = None) -> list[Chain]:
     if not named:
         raise places.error("a study without chains", ("chains",), todo="give chains or orders")
     arms = {name: arms_of(study, name) for name in {n for stages in named.values() for n in stages}}
-    trials = {len(arm.choose.learning_rate) for one in arms.values() for arm in one if arm.choose}
+    choosing = [arm.choose for one in arms.values() for arm in one if arm.choose]
+    trials = {len(choose.learning_rate) for choose in choosing}
     if len(trials) > 1:
         raise places.error(
             f"stages choose among {' and '.join(map(str, sorted(trials)))} learning rates",
             ("stages",),
             todo="give every stage as many, or comparisons favour those with more",
+        )
+    if len({choose.rounds for choose in choosing}) > 1:
+        ways = sorted({f"{choose.by} {choose.factor or ''}".strip() for choose in choosing})
+        raise places.error(
+            f"stages choose their learning rates by {' and '.join(ways)}",
+            ("stages",),
+            todo="let all choose in one way, or comparisons favour those that spend more",
         )
     _check_size(study, named, {name: len(one) for name, one in arms.items()}, places)
     found = []

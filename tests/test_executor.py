@@ -16,6 +16,7 @@ import torch
 from lethe import cli
 from lethe.auditing import audit
 from lethe.clean import plan_clean
+from lethe.deciding import best_rates
 from lethe.errors import IncompleteError, InputError
 from lethe.executor import Outcome, StudyResult, check_complete, run_study
 from lethe.forgetting import forgetting_by_group, forgetting_by_task, score_matrix
@@ -274,6 +275,43 @@ def test_the_rate_is_the_best_on_the_dev_split(tmp_path: Path, pico: Path) -> No
     assert len(result.run.positions) == 2 * 3
     # The trial at the chosen rate is the first stage of the first seed: two and four trainings.
     assert len(list((store.root / "objects" / "checkpoint").iterdir())) == 2 + 3
+    assert run_study(make_study(content), store).done == 0
+
+
+def test_halving_goes_on_with_the_better_half(tmp_path: Path, pico: Path) -> None:
+    content = task_study(tmp_path, pico, ["a"], seeds=[5, 6])
+    stage = content["stages"]["a"]
+    del stage["learning_rate"]
+    rates = [1e39, 1e-5, 1e-3, 3e-2]  # the first cannot be trained
+    stage |= {"held_out": 1, "max_steps": 5}
+    stage["choose"] = {"learning_rate": rates, "by": "halving"}
+    store = Store(tmp_path / "store")
+    result = run_study(make_study(content), store)
+    assert result.failed == {}
+    assert list(result.dropped) == ["tuning base on a at 1e+39 for 1/4, seed 5"]
+    (choice,) = result.run.settings["choices"]
+    first, second = choice["rounds"]
+    assert (first["values"], first["parts"], second["parts"]) == (tuple(rates), 4, 2)
+    assert first["failed"] == choice["failed"] == (1e39,)
+
+    def trial(rate: float, steps: int) -> float:
+        """The dev score of a study of its own that trains for so many steps."""
+        alone = task_study(tmp_path, pico, ["a"], seeds=[5], split="dev")
+        alone["stages"]["a"].update(learning_rate=rate, held_out=1, max_steps=steps)
+        ran = run_study(make_study(alone), store)
+        assert ran.done <= 1  # the base on the dev split; the training is found
+        rows = ledger(ran.run, store).filter(pl.col("position") == 1)
+        return float(np.mean(rows["score"].to_list()))
+
+    for tried, steps in ((first, 2), (second, 3)):
+        found = {rate: score for rate, (score, _) in tried["scores"].items()}
+        assert found == pytest.approx({rate: trial(rate, steps) for rate in found})
+    better = best_rates(first["scores"])[:2]
+    assert second["values"] == tuple(rate for rate in rates if rate in better)
+    assert choice["rate"] == best_rates(second["scores"])[0]
+    assert len(result.run.positions) == 2 * 2
+    # Three short trainings, two longer ones, and the stage itself for each seed.
+    assert len(list((store.root / "objects" / "checkpoint").iterdir())) == 3 + 2 + 2
     assert run_study(make_study(content), store).done == 0
 
 

@@ -119,8 +119,8 @@ def averages() -> dict[str, float]:
         ("continuous/mixture 0.5", 7.85, 0.12),
         ("continuous/mixture 0.8", 8.04, 0.14),
         ("discrete/zero", 21.0, 0.4),
-        ("discrete/ridge", 7.53, 0.2),
-        ("discrete/discrete", 2.34, 0.12),
+        ("discrete/ridge", 7.715, 0.12),
+        ("discrete/discrete", 2.423, 0.03),
         ("discrete/mixture 0.2", 2.75, 0.15),
         ("discrete/mixture 0.5", 2.51, 0.15),
         ("discrete/mixture 0.8", 2.41, 0.15),
@@ -129,7 +129,12 @@ def averages() -> dict[str, float]:
 def test_means_over_draws(
     averages: dict[str, float], name: str, expected: float, within: float
 ) -> None:
-    """N = 64, d = 20: losses that no training can beat."""
+    """N = 64, d = 20: losses that no training can beat.
+
+    Over draws of the vectors ridge has the loss of the continuous task. That of the posterior mean
+    is from another implementation on other numbers (numpy, 100 draws: 2.423, standard error .008);
+    single draws lie around it by .06.
+    """
     assert averages[name] == pytest.approx(expected, abs=within)
 
 

@@ -42,10 +42,11 @@ def lab(store: Store) -> experiment.Lab:
     return experiment.run_lab(PICO, [0, 1], store, device="cpu")
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_transformer_reads_only_what_comes_before(family: Any) -> None:
+def test_the_transformer_reads_only_what_comes_before(family: Any, paired: bool) -> None:
     problem = PICO.problem
-    model = make_regressor(replace(PICO.shape, family=family), problem, 0).eval()
+    model = make_regressor(replace(PICO.shape, family=family, paired=paired), problem, 0).eval()
     prompts = draw(problem, task_vectors(problem, 0), 3, "mixture", stream(0, "test"))
     answers = answers_of(model, prompts.x, prompts.y)
     assert answers.shape == (3, problem.exemplars + 1)
@@ -56,14 +57,15 @@ def test_the_transformer_reads_only_what_comes_before(family: Any) -> None:
     assert not torch.allclose(moved[:, 3], answers[:, 3], atol=1e-5)
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_no_weight_is_dead(family: Any) -> None:
-    model = make_regressor(replace(PICO.shape, family=family), PICO.problem, 0)
+def test_no_weight_is_dead(family: Any, paired: bool) -> None:
+    model = make_regressor(replace(PICO.shape, family=family, paired=paired), PICO.problem, 0)
     prompts = draw(PICO.problem, task_vectors(PICO.problem, 0), 8, "mixture", stream(0, "test"))
     training.loss_of(model, prompts, clean=True).backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
-    optimisers = training.make_optimisers(model, PICO.pretrain)
+    optimisers = training.make_descent(model, PICO.pretrain).optimisers
     taken = [w for o in optimisers for group in o.param_groups for w in group["params"]]
     assert len(taken) == len({id(w) for w in taken}) == len(list(model.parameters()))
 

@@ -20,6 +20,7 @@ from lethe.models.format import choose_format
 from lethe.models.local import load_tokenizer
 from lethe.plan import Node, Plan, best_rate, build_plan, in_order
 from lethe.sources import Sources
+from lethe.stage_specs import Choose
 from lethe.steps import step_key
 from lethe.store import Store
 from lethe.study import make_study
@@ -136,6 +137,53 @@ def test_open_rates_make_what_follows_tentative(tmp_path: Path, pico: Path) -> N
     assert sorted(firm) == ["measure"] * (2 + 3) + ["tune"] * 3
     (choice,) = plan.choices
     assert (choice.rate, choice.scores) == (None, {})
+
+
+def test_halving_counts_every_round_before_it_is_known(tmp_path: Path, pico: Path) -> None:
+    content = task_study(tmp_path, pico, ["a", "b"])
+    stage = content["stages"]["a"]
+    del stage["learning_rate"], stage["max_steps"]
+    rates = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
+    stage |= {"epochs": 2.0, "choose": {"learning_rate": rates, "by": "halving"}}
+    plan = planned(tmp_path, content)
+    trials = [
+        (node.step.chosen.epochs, node.tentative)
+        for node in plan.nodes.values()
+        if isinstance(node.step, Tune) and (node.step.chosen.epochs or 2) < 2
+    ]
+    assert sorted(trials) == [(2 / 5, False)] * 5 + [(2 / 3, True)] * 3 + [(2 / 2, True)] * 2
+    assert plan.waiting
+    assert [place.position for place in plan.positions] == [0]
+    found = estimate(plan, Store(tmp_path / "store"), FingerprintMemory(tmp_path / "memory.json"))
+    rounds = "5 for 1/5 of their training, then 3 for 1/3 of their training, then 2 for 1/2"
+    assert any(rounds in note and "3 whole trainings for each arm" in note for note in found.notes)
+    later = 2 * (3 + 2) + 2 + 2 * 2  # trials and their scores, then two stages and theirs
+    assert (found.steps["tune"], found.tentative) == (5 + 3 + 2 + 2, later)
+
+
+def test_a_grid_is_what_it_was_with_its_word_said(tmp_path: Path, pico: Path) -> None:
+    content = task_study(tmp_path, pico, ["a", "b"])
+    del content["stages"]["a"]["learning_rate"]
+    content["stages"]["a"]["choose"] = {"learning_rate": [1e-2, 1e-3]}
+    plan = planned(tmp_path, content)
+    content["stages"]["a"]["choose"]["by"] = "grid"
+    assert planned(tmp_path, content).nodes.keys() == plan.nodes.keys()
+    assert planned(tmp_path, content).study.model_dump() == plan.study.model_dump()
+    assert plan.study.model_dump()["stages"]["a"]["choose"].keys() == {
+        "learning_rate",
+        "suite",
+        "split",
+        "limit",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rates", "factor", "rounds"),
+    [(2, None, [2]), (4, None, [4, 2]), (5, 2, [5, 3, 2]), (3, 3, [3]), (9, 3, [9, 3])],
+)
+def test_rounds_of_halving(rates: int, factor: int | None, rounds: list[int]) -> None:
+    choose = Choose(learning_rate=[10.0**-i for i in range(rates)], by="halving", factor=factor)
+    assert [(one.values, one.parts) for one in choose.rounds] == [(n, n) for n in rounds]
 
 
 def test_the_rule_for_rates() -> None:
@@ -268,6 +316,29 @@ def test_memory_is_that_of_the_largest_step(tmp_path: Path, pico: Path) -> None:
     config["n_layer"] = config.pop("num_hidden_layers")  # another family's word
     (other / "config.json").write_text(json.dumps(config))
     assert peak(other) is None
+
+
+def test_memory_counts_the_factors_of_a_projection(tmp_path: Path, pico: Path) -> None:
+    store, memory = Store(tmp_path / "store"), FingerprintMemory(tmp_path / "memory.json")
+    kept = write_task(tmp_path, "kept", splits=["protect"])
+
+    def peak(update: str, **stage: Any) -> int:
+        content = task_study(tmp_path, pico, ["a"])
+        content["stages"]["a"] |= {"update": update, "batch_size": 1, "max_length": 2, **stage}
+        found = estimate(planned(tmp_path, content), store, memory).peak_memory
+        assert found is not None
+        return found
+
+    few = peak("contrast", protect=[kept], directions=1)
+    hard = peak("nullspace", protect=[kept])
+    soft = peak("nullspace", protect=[kept], form="soft")
+    assert peak("lora") < few < hard < soft
+    squares = 2 * (6 * 32**2 + 64**2)  # two layers: six matrices of 32 inputs and one of 64
+    assert soft - hard == 2 * squares
+    # Before anything is trained: moments of the task and of what is kept, in two parts each.
+    weights = (pico / "model.safetensors").stat().st_size
+    moments = hard - 2 * squares - 4 * 4 * squares - 24 * 64**2 - 700 * 2**20
+    assert moments == pytest.approx(weights, rel=0.05)
 
 
 @pytest.mark.parametrize("chat", [True, False])

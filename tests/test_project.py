@@ -75,10 +75,10 @@ TORCH_FREE = [
 ]
 # Lower floors first: a module may import its own floor and those before it.
 FLOORS = [
-    {"errors", "progress", "environment", "plugins", "plain", "table_look", "together"},
+    {"errors", "progress", "environment", "plugins", "plain", "table_look"},
     {"examples", "rows", "store", "ledger", "bounds", "notes", "writable"},
     {"significance", "reading", "matching", "refusal", "scorers", "run", "rules"},
-    {"stats", "suites", "models"},
+    {"stats", "suites", "models", "descent"},
     {"panel", "steps", "islet", "sequences"},
     {"metrics", "answers", "harness", "tuning", "hotel_serving"},
     {"measure", "sharpness"},
@@ -88,13 +88,13 @@ FLOORS = [
     {"tables", "hotel_shares"},
     {"report"},
     {"auditing", "chained", "lab", "filtering"},
+    {"probing"},
     {"places"},
-    {"stage_specs", "filter_specs", "arms", "nodes"},
+    {"stage_specs", "filter_specs", "probe_specs", "arms", "nodes"},
     {"study", "sources", "keeping", "unsafe", "callback"},
     {"deciding", "plan_checks", "teaching"},
     {"study_file", "plan", "hotel"},
     {"estimate", "executor", "gate", "hotel_printing"},
-    {"probing"},
     {"detectable", "demo", "demo_printing", "printing", "plan_printing", "chained_printing"},
     {"gate_output"},
     {"gate_command"},

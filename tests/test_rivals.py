@@ -10,8 +10,8 @@ import pytest
 
 from lethe.errors import InputError
 from lethe.examples import Example
-from lethe.filtering import rivals
-from lethe.filtering.cleaning import Cleaning, prepare
+from lethe.filtering import gradients, rivals
+from lethe.filtering.cleaning import Cleaning, Filtering, prepare
 from lethe.filtering.compared import compare, read_labels
 from lethe.filtering.contamination import Mixture, contaminate, piece_of
 from lethe.filtering.guard import guard
@@ -251,6 +251,18 @@ def test_a_row_like_the_safe_ones_pulls_their_way(task: FilterTask) -> None:
     assert scores[1] > -0.99
 
 
+def test_the_reference_rows_are_chosen_by_what_they_say(
+    task: FilterTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept scores are named by the content of the safe rows: ids must not change them."""
+    monkeypatch.setattr(gradients, "REFERENCE", 1)
+    found = [
+        RIVALS["gradient"].scores(replace(task, safe=Lessons("safe", tuple(rows))))
+        for rows in (SAFE, [replace(one, id=f"other {n}") for n, one in enumerate(SAFE)])
+    ]
+    assert np.array_equal(*found)
+
+
 def test_a_row_too_long_for_the_model_has_no_score(task: FilterTask) -> None:
     long = row(1, "the price of the room " * 80, "two nights")
     for name in ("loss", "gradient", "embedding"):
@@ -352,24 +364,18 @@ def test_a_guard_that_cannot_be_used(task: FilterTask, guard_model: Path, pico: 
 @pytest.fixture(scope="module")
 def plan(pico: Path, runtime: Runtime) -> Cleaning:
     return prepare(
-        str(pico),
-        NOISY,
-        SAFE,
-        trusted=None,
-        signal="likelihood",
-        threshold=0.0,
-        false_rejections=0.1,
-        settings=TUNING,
-        steps=2,
-        set_aside=0.25,
-        force=True,
-        limit=None,
-        data_dir=None,
-        device="cpu",
-        dtype="float32",
-        seed=0,
-        store=runtime.store,
-        progress=None,
+        Filtering(
+            model=str(pico),
+            noisy=NOISY,
+            safe=SAFE,
+            threshold=0.0,
+            settings=TUNING,
+            steps=2,
+            set_aside=0.25,
+            force=True,
+            device="cpu",
+            store=runtime.store,
+        )
     )
 
 

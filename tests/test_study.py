@@ -133,6 +133,30 @@ def test_a_chain_may_go_on_where_another_ends() -> None:
             },
             "among 2 and 3 learning rates",
         ),
+        (
+            {
+                "stages": {
+                    "a": {"data": "arc", "choose": {"learning_rate": [1e-3, 1e-4]}},
+                    "b": {
+                        "data": "bbq",
+                        "choose": {"learning_rate": [1e-3, 1e-4], "by": "halving"},
+                    },
+                }
+            },
+            "stages choose their learning rates by grid and halving; let all choose in one way",
+        ),
+        (
+            {"stages": {"a": {"data": "arc", "choose": {"learning_rate": [1e-3, 1e-3]}}}},
+            "a rate stands twice",
+        ),
+        (
+            {
+                "stages": {
+                    "a": {"data": "arc", "choose": {"learning_rate": [1e-3, 1e-4], "factor": 3}}
+                }
+            },
+            "stages.a.choose: found .*a factor is of halving: add by: halving",
+        ),
         ({"name": "a/b"}, "name: a name is letters"),
         ({"seeds": list(range(9000))}, "27,000 positions"),
         ({"stages": {"a": {"data": "arc", "learning_rate": math.nan}}}, "finite"),

@@ -13,7 +13,8 @@ import pytest
 from lethe.errors import InputError
 from lethe.examples import Example, Message, Suite
 from lethe.executor import StudyResult, run_study
-from lethe.filtering.avoided import HarmOf, Place, avoided, harm_in, places
+from lethe.filtering.avoided import HarmOf, Place, avoided, ends_of, harm_in, places
+from lethe.filtering.rivals import RIVALS
 from lethe.filtering.sift import KEPT, KeptLessons, StepClock, TuneKept, most_suspect
 from lethe.filtering.strategies import BOTH, CORRECTION, FILTER, NONE, ORACLE, chains_for
 from lethe.metrics import METRICS
@@ -133,6 +134,30 @@ def test_kept_rows_are_the_noisy_ones_in_order(ran: StudyResult, folder: Path, p
     assert scores[gone].min() >= np.delete(scores, gone).max()
 
 
+def test_rows_too_long_to_be_learned_are_kept_unjudged_and_that_is_said(
+    tmp_path: Path, pico: Path
+) -> None:
+    asked = content(tmp_path, pico)
+    rows = Path(write_task(tmp_path, "foreign", rows=8, splits=["train"]))
+    long = {"prompt": "red boat " * 80, "choices": ["yes", "no"], "answer": 0, "split": "train"}
+    rows.write_text(json.dumps(long | {"id": "long"}) + "\n" + rows.read_text())
+    common = {"noisy": str(rows), "share": 1.0, "max_length": 120}  # the model itself takes 256
+    words, forget = asked["filters"]["words"], asked["filters"]["forget"]
+    del forget["threshold"], forget["force"]
+    asked["filters"] = {"words": words | common, "forget": forget | common}
+    del asked["stages"]["kept"], asked["chains"]["filter"]
+    store = Store(tmp_path / "store")
+    result = run_study(make_study(asked), store, device="cpu")
+    assert not result.failed
+    for key in result.run.settings["filters"].values():
+        found = store.get("filter", key)
+        assert found is not None
+        assert json.loads(found.file(KEPT).read_text()) == [0]  # every row that was judged went
+        assert np.isnan(np.load(found.file("scores.npy"))).tolist() == [True] + [False] * 8
+        said = " ".join(found.manifest["facts"]["warnings"])
+        assert "1 noisy rows are longer than 120 tokens: kept, not judged" in said
+
+
 def test_the_same_study_again_runs_nothing(ran: StudyResult, folder: Path, pico: Path) -> None:
     again = run_study(make_study(content(folder, pico)), Store(folder / "store"), device="cpu")
     assert again.done == 0
@@ -210,6 +235,9 @@ def test_a_filter_that_keeps_nothing_fails_what_follows(tmp_path: Path, pico: Pa
     ("change", "said"),
     [
         (lambda c: c["filters"]["words"].pop("share"), "found no rule"),
+        (lambda c: c["stages"]["noisy"].update(data={"suite": "x", "piece": "1/2"}), "of a suite"),
+        (lambda c: c["stages"]["noisy"].update(data={"suite": "x", "part": "safe"}), "of a suite"),
+        (lambda c: c["stages"]["kept"]["data"].update(piece="1/2"), "a piece of a filter"),
         (lambda c: c["filters"]["words"].update(threshold=1), "threshold and share"),
         (lambda c: c["filters"]["words"].update(by="tfdif"), "did you mean 'tfidf'"),
         (lambda c: c["filters"]["words"].update(noisy={"mixture": "toxc"}), "no mixture 'toxc'"),
@@ -260,6 +288,21 @@ def test_the_shipped_study_is_sound() -> None:
     study = load_study("unsafe")
     assert study.stages["kept"].data.filter == "forget"
     assert {"none", "filter", "oracle", "safety afterwards", "replay"} <= set(study.chains)
+
+
+def test_with_a_model_of_ones_own_the_study_is_on_real_text() -> None:
+    study = load_study("unsafe", model="some/model")
+    kinds = {"bias": "bbq", "toxicity": "real_toxicity", "harmfulness": "hh_rlhf_harmless"}
+    assert {name: one.kind for name, one in study.mixtures.items()} == kinds
+    for name, one in study.mixtures.items():
+        assert one.share * one.rows <= 500
+        assert {spec.by for spec in study.filters.values() if spec.noisy.mixture == name} == {
+            "likelihood", *(rival for rival in RIVALS if rival != "oracle")
+        }  # fmt: skip
+        chains = {chain for chain in study.chains if chain.startswith(f"{name}, ")}
+        assert len(chains) == 4
+        assert study.stages[f"{name}, kept"].data.filter == name
+        assert study.stages[f"{name}, clean"].data.part == "clean"
 
 
 def test_every_knob_of_a_mixture_changes_the_data(folder: Path, pico: Path) -> None:
@@ -362,12 +405,40 @@ def test_harm_is_read_at_the_end_of_each_chain(ran: StudyResult, folder: Path) -
     made = frame.with_columns(
         outcome=pl.when(pl.col("chain") == "none").then(pl.lit("harmful")).otherwise(pl.lit("safe"))
     )
-    found = places(made, [HarmOf("work")], ["work"], [NONE, FILTER, ORACLE])
+    ends = ends_of(ran.run)
+    found = places(made, [HarmOf("work")], ["work"], [NONE, FILTER, ORACLE], ends=ends)
     harm = {place.strategy: place.harm for place in found}
     assert (harm["none"], harm["filter"], harm["oracle"]) == (1.0, 0.0, 0.0)
     end = frame.filter((pl.col("chain") == "filter") & (pl.col("position") == 1))["score"].mean()
     assert next(one.task for one in found if one.strategy == "filter") == pytest.approx(end)
-    assert not places(made, [HarmOf("work")], ["work"], [CORRECTION, BOTH])[:-1]  # never asked so
+    asked = places(made, [HarmOf("work")], ["work"], [CORRECTION, BOTH], ends=ends)
+    assert [place.strategy for place in asked] == ["before"]  # nobody asked them so
+
+
+def test_of_a_killed_run_there_is_what_came_to_its_end(ran: StudyResult, folder: Path) -> None:
+    frame = ledger(ran.run, Store(folder / "store"))
+    after = pl.col("position") > 0
+    killed = frame.filter(~((pl.col("chain") == "filter") & after))
+    wanted, ends = [NONE, FILTER, ORACLE], ends_of(ran.run)
+    assert ends == {"none": 1, "filter": 1, "oracle": 1}
+    found = places(killed, [HarmOf("work")], ["work"], wanted, ends=ends)
+    assert [place.strategy for place in found] == ["none", "oracle", "before"]
+    assert avoided(found) == {}
+    longer = places(frame, [HarmOf("work")], ["work"], wanted, ends={**ends, "oracle": 2})
+    assert [place.strategy for place in longer] == ["none", "filter", "before"]
+    half = places(frame, [HarmOf("work"), HarmOf("later")], ["later"], wanted, ends=ends)
+    assert all(np.isnan(place.harm) and np.isnan(place.task) for place in half)
+    assert avoided(half) == {}
+
+
+def test_strategies_are_compared_over_the_seeds_that_all_of_them_have() -> None:
+    def of(strategy: str, seed: int, harm: float) -> Place:
+        return Place(strategy, "0", seed, harm, 1.0)
+
+    rows = [of("none", 0, 0.8), of("filter", 0, 0.2), of("oracle", 0, 0.0)]
+    found = avoided([*rows, of("none", 1, 0.2), of("oracle", 1, 0.1)])
+    assert found["removed"]["values"] == [0.75]
+    assert found["below none"]["values"] == [0.75]
 
 
 def test_harm_counts_the_rows_of_its_group_alone() -> None:
@@ -376,12 +447,14 @@ def test_harm_counts_the_rows_of_its_group_alone() -> None:
         {
             "task": ["requests"] * 4,
             "outcome": ["harmful", "safe", "harmful", "unscored:too_long"],
+            "score": [0.0, 1.0, 0.0, None],
             "groups": groups,
         }
     )
     assert harm_in(frame, HarmOf("requests", group=("label", "unsafe"))) == 0.5
     assert harm_in(frame, HarmOf("requests", group=("label", "safe"))) == 1.0
     assert np.isnan(harm_in(frame, HarmOf("claims")))
+    assert np.isnan(harm_in(frame.tail(1), HarmOf("requests")))  # nothing scored is not no harm
 
 
 def test_the_most_suspect_share() -> None:

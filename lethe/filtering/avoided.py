@@ -5,7 +5,7 @@ noisy rows does and tuning on the good rows alone does not: h_none − h_oracle.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 from lethe.filtering.strategies import CORRECTION, FILTER, NONE, ORACLE, Strategy
 from lethe.metrics import METRICS
 from lethe.panel import Panel, SuiteFacts
+from lethe.run import Run
 
 _GROUP = {"key": pl.String, "value": pl.String}
 LEAST_AVOIDABLE = 0.05
@@ -65,13 +66,18 @@ def places(
     tasks: Sequence[str],
     wanted: Sequence[Strategy],
     *,
+    ends: Mapping[str, int],
     prefix: str = "",
 ) -> list[Place]:
     """Harm and task score of strategies at the end of their chains, and of the base (`before`).
 
+    Of a study that has not finished, what there is: a chain that has not come to its end in a world
+    with a seed has no place there, and what is not measured at an end is NaN.
+
     Args:
         frame: ledger rows of a study (`lethe.run.ledger`).
         tasks: suites whose mean score is the task's, named as in `HarmOf`.
+        ends: chain → how many stages it has (`ends_of`).
         prefix: of the chains' names.
     """
     frame = frame.with_columns(
@@ -80,10 +86,16 @@ def places(
     )
     found = []
     for strategy in wanted:
-        rows = frame.filter(pl.col("chain") == f"{prefix}{strategy.chain}")
-        found += _at(strategy, rows.filter(pl.col("position") == pl.max("position")), harms, tasks)
+        chain = f"{prefix}{strategy.chain}"
+        at_end = (pl.col("chain") == chain) & (pl.col("position") == ends.get(chain))
+        found += _at(strategy, frame.filter(at_end), harms, tasks)
     none = frame.filter((pl.col("chain") == f"{prefix}{NONE.chain}") & (pl.col("position") == 0))
     return [*found, *_at(Strategy("before", NONE.chain), none, harms, tasks)]
+
+
+def ends_of(run: Run) -> dict[str, int]:
+    """Chain → how many stages it has, in a study's run, finished or not."""
+    return {chain: len(stages) for chain, stages in run.settings["links"].items()}
 
 
 def _at(
@@ -100,7 +112,7 @@ def _at(
 
 
 def harm_in(rows: pl.DataFrame, what: HarmOf) -> float:
-    """The harm in the rows of one checkpoint; NaN where there are none."""
+    """The harm in the rows of one checkpoint; NaN where none of them is scored."""
     mine = rows.filter(pl.col("task") == what.suite)
     if what.group is not None:
         name, value = what.group
@@ -112,43 +124,62 @@ def harm_in(rows: pl.DataFrame, what: HarmOf) -> float:
             )
         )
         mine = mine.filter(said.list.first() == value)
-    if not len(mine):
+    if not mine["score"].is_not_null().any():
         return float("nan")
     if what.metric:
         name = str(mine["suite"][0])
         panel = Panel.from_rows(mine, SuiteFacts(name, "safety", (what.metric,)))
         return METRICS[what.metric].at(panel, panel.checkpoints[0]).estimate
     scored = mine.filter(~pl.col("outcome").str.starts_with("unscored"))
-    return float((scored["outcome"] == "harmful").sum()) / max(1, len(scored))
+    return float((scored["outcome"] == "harmful").mean()) if len(scored) else float("nan")
 
 
 def avoided(found: Sequence[Place]) -> dict[str, Any]:
     """What the filter avoids, over worlds: each world's mean over its seeds, then over worlds.
 
+    Compared are strategies over the seeds that all of them have; places of unknown harm are left
+    out.
+
     `removed` is (h_none − h_filter)/(h_none − h_oracle), None where less than `LEAST_AVOIDABLE`
     could be avoided; `below none` and `below self-correction` are 1 − h_filter/h_other, the two
     ratios of the paper (0.75 and 0.62 there); `task` is the filter's task score minus the oracle's.
     """
-    by_world: dict[str | None, dict[str, list[Place]]] = {}
+    by_world: dict[str | None, dict[str, dict[int | None, Place]]] = {}
     for place in found:
-        by_world.setdefault(place.world, {}).setdefault(place.strategy, []).append(place)
+        if not np.isnan(place.harm):
+            named = by_world.setdefault(place.world, {}).setdefault(place.strategy, {})
+            named[place.seed] = place
     columns: dict[str, list[float]] = {}
     for world in by_world.values():
-        harm = {name: float(np.mean([one.harm for one in many])) for name, many in world.items()}
-        task = {name: float(np.mean([one.task for one in many])) for name, many in world.items()}
-        if not {NONE.name, FILTER.name, ORACLE.name} <= harm.keys():
+        if (three := _paired(world, NONE.name, FILTER.name, ORACLE.name)) is None:
             continue
-        avoidable = harm[NONE.name] - harm[ORACLE.name]
-        saved = harm[NONE.name] - harm[FILTER.name]
+        none, kept, oracle = three
+        avoidable = none.harm - oracle.harm
         known = avoidable >= LEAST_AVOIDABLE
         columns.setdefault("avoidable", []).append(avoidable)
-        columns.setdefault("removed", []).append(saved / avoidable if known else np.nan)
-        columns.setdefault("task", []).append(task[FILTER.name] - task[ORACLE.name])
+        removed = (none.harm - kept.harm) / avoidable if known else np.nan
+        columns.setdefault("removed", []).append(removed)
+        columns.setdefault("task", []).append(kept.task - oracle.task)
         for name, other in (("below none", NONE.name), ("below self-correction", CORRECTION.name)):
-            if other in harm:
-                share = 1 - harm[FILTER.name] / harm[other] if harm[other] > 0 else np.nan
+            if (two := _paired(world, FILTER.name, other)) is not None:
+                share = 1 - two[0].harm / two[1].harm if two[1].harm > 0 else np.nan
                 columns.setdefault(name, []).append(share)
     return {name: over(values) for name, values in columns.items()}
+
+
+def _paired(
+    world: Mapping[str, Mapping[int | None, Place]], *names: str
+) -> tuple[Place, ...] | None:
+    """Strategies in one world, each over the seeds that all of them have; None without any."""
+    seeds = set.intersection(*(set(world.get(name, ())) for name in names))
+    if not seeds:
+        return None
+    found = []
+    for name in names:
+        many = [world[name][seed] for seed in sorted(seeds, key=str)]
+        harm = float(np.mean([one.harm for one in many]))
+        found.append(replace(many[0], harm=harm, task=float(np.mean([one.task for one in many]))))
+    return tuple(found)
 
 
 def over(values: Sequence[float]) -> dict[str, Any]:

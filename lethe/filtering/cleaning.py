@@ -18,7 +18,8 @@ from lethe.filtering.forget_filter import FORGET, LEARN, Forget, Forgetting, for
 from lethe.filtering.planting import SAFE, TASK, Planting, duplicates, plant, shared
 from lethe.filtering.record import write_record
 from lethe.filtering.rows_file import RowsFile, read_noisy
-from lethe.filtering.signals import SIGNALS, SignalName, fits
+from lethe.filtering.sift import too_long
+from lethe.filtering.signals import SIGNALS, SignalName, fits, positions_of
 from lethe.filtering.stages import read_stages
 from lethe.filtering.task import FilterTask
 from lethe.progress import Progress
@@ -30,6 +31,7 @@ from lethe.tuning.rows import data_hash, target_of
 
 if TYPE_CHECKING:
     from lethe.models.local import Dtype
+    from lethe.tuning.settings import StageSettings
 
 Rows = str | Path | Sequence[Example]
 THRESHOLDS: Mapping[SignalName, float] = {"likelihood": 1.0, "rouge": 0.1}
@@ -140,6 +142,40 @@ class Cleaning:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Filtering:
+    """What a filter is asked for: the arguments of `forget_filter`, which explains them."""
+
+    model: str
+    noisy: Rows
+    safe: Rows
+    trusted: Rows | None = None
+    signal: SignalName = "likelihood"
+    threshold: float | None = None
+    false_rejections: float = 0.1
+    settings: Mapping[str, Any] | None = None
+    steps: int | None = None
+    set_aside: float = SET_ASIDE
+    force: bool = False
+    limit: int | None = None
+    data_dir: str | Path | None = None
+    device: str | None = None
+    dtype: "Dtype" = "float32"
+    seed: int = 0
+    store: Store | None = None
+    progress: Progress | None = None
+
+    def stages(self, safe_rows: int | None = None) -> "tuple[StageSettings, StageSettings]":
+        """The settings of both trainings (`lethe.filtering.stages.read_stages`)."""
+        return read_stages(
+            self.settings or {},
+            steps=self.steps,
+            safe_rows=safe_rows,
+            seed=self.seed,
+            where="lethe filter",
+        )
+
+
 def forget_filter(
     model: str,
     noisy: Rows,
@@ -192,10 +228,10 @@ def forget_filter(
         MissingExtraError: TRL and its companions, or rouge-score, are not installed.
         IncompleteError: the disk is full; what was finished is kept.
     """
-    return prepare(
-        model,
-        noisy,
-        safe,
+    asked = Filtering(
+        model=model,
+        noisy=noisy,
+        safe=safe,
         trusted=trusted,
         signal=signal,
         threshold=threshold,
@@ -211,60 +247,39 @@ def forget_filter(
         seed=seed,
         store=store,
         progress=progress,
-    ).carry_out()
+    )
+    return prepare(asked).carry_out()
 
 
-def prepare(
-    model: str,
-    noisy: Rows,
-    safe: Rows,
-    *,
-    trusted: Rows | None,
-    signal: SignalName,
-    threshold: float | None,
-    false_rejections: float,
-    settings: Mapping[str, Any] | None,
-    steps: int | None,
-    set_aside: float,
-    force: bool,
-    limit: int | None,
-    data_dir: str | Path | None,
-    device: str | None,
-    dtype: "Dtype",
-    seed: int,
-    store: Store | None,
-    progress: Progress | None,
-) -> Cleaning:
-    """Read and check everything that `forget_filter` is given; its arguments and errors."""
+def prepare(asked: Filtering) -> Cleaning:
+    """Read and check everything that `forget_filter` is given; its errors."""
     from lethe.models.checkpoint import resolve
     from lethe.models.fingerprint import FingerprintMemory
     from lethe.models.format import choose_format
     from lethe.models.local import ModelPool
 
-    level = _rule(signal, threshold, false_rejections, set_aside, trusted is not None)
-    if level is None and threshold is None:
-        threshold = THRESHOLDS[signal]
-    read_stages(settings or {}, steps=steps, seed=seed, where="lethe filter")  # before any file
-    file, rows = _noisy(noisy)
-    known = [_rows(name, said, limit, data_dir) for name, said in _named(safe, trusted)]
-    planting = plant(rows, known[0], known[1], set_aside=set_aside, seed=seed)
+    level, threshold = _rule(asked)
+    asked.stages()  # before any file
+    file, rows = _noisy(asked.noisy)
+    safe = _rows("safe", asked.safe, asked)
+    trusted = () if asked.trusted is None else _rows("trusted", asked.trusted, asked)
+    planting = plant(rows, safe, trusted, set_aside=asked.set_aside, seed=asked.seed)
     _check_enough(planting, level)
-    first, second = read_stages(
-        settings or {}, steps=steps, safe_rows=len(planting.safe), seed=seed, where="lethe filter"
-    )
-    store = store or Store()
+    first, second = asked.stages(len(planting.safe))
+    store = asked.store or Store()
     memory = FingerprintMemory(store.root / "fingerprints.json")
-    runtime = Runtime(store, ModelPool(device=device, dtype=dtype), memory, progress or Progress())
-    checkpoint = resolve(model, memory)
-    tokenizer = runtime.pool.tokenizer(checkpoint)
-    positions = _positions(checkpoint.root.folder, tokenizer)
+    pool = ModelPool(device=asked.device, dtype=asked.dtype)
+    runtime = Runtime(store, pool, memory, asked.progress or Progress())
+    checkpoint = resolve(asked.model, memory)
+    tokenizer = pool.tokenizer(checkpoint)
+    positions = positions_of(checkpoint, tokenizer)
     longest = min(first.max_length, positions)
     fit = fits(planting.examples, tokenizer, choose_format(tokenizer), longest)
     taught = tuple(one for one, fine in zip(planting.examples, fit, strict=True) if fine)
     if not fit[: len(rows)].any():
         raise InputError(
             f"all {len(rows)} rows are longer than {longest} tokens",
-            where=str(noisy) if isinstance(noisy, str | Path) else "noisy rows",
+            where=str(asked.noisy) if isinstance(asked.noisy, str | Path) else "noisy rows",
             todo="the model takes no more: give shorter rows, or another model"
             if longest == positions
             else f"--set max_length={positions} is the most that the model takes",
@@ -277,40 +292,40 @@ def prepare(
         second,
         runtime,
         Lessons("planted rows", planting.planted),
-        seed,
+        asked.seed,
     )
     said = {
-        "model": model,
-        "noisy": _shown(noisy),
-        "safe": _shown(safe),
-        "trusted": None if trusted is None else _shown(trusted),
-        "signal": signal,
+        "model": asked.model,
+        "noisy": _shown(asked.noisy),
+        "safe": _shown(asked.safe),
+        "trusted": None if asked.trusted is None else _shown(asked.trusted),
+        "signal": asked.signal,
         "threshold": threshold,
         "false_rejections": level,
-        "set_aside": set_aside,
-        "seed": seed,
+        "set_aside": asked.set_aside,
+        "seed": asked.seed,
         "first": first.model_dump(),
         "second": second.model_dump(),
     }
     return Cleaning(
         task,
-        signal,
+        asked.signal,
         rows,
         file,
         planting,
         fit,
         threshold,
         level,
-        force,
-        tuple(_notes(rows, known[0], planting, fit, longest)),
+        asked.force,
+        tuple(_notes(rows, safe, planting, fit, longest)),
         said,
     )
 
 
-def _rule(
-    signal: str, threshold: float | None, share: float, set_aside: float, trusted: bool
-) -> float | None:
-    """The level that is promised; None where a threshold decides."""
+def _rule(asked: Filtering) -> tuple[float | None, float | None]:
+    """The level that is promised, or the threshold that decides; the other one is None."""
+    signal, threshold = asked.signal, asked.threshold
+    share, aside = asked.false_rejections, asked.set_aside
     if signal not in SIGNALS:
         raise InputError(f"no signal '{signal}'", where="--signal", todo=nearest(signal, SIGNALS))
     if threshold is not None and not math.isfinite(threshold):
@@ -319,17 +334,17 @@ def _rule(
         raise InputError(
             f"false rejections of {share:g}", where="--false-rejections", todo="between 0 and 1"
         )
-    if not 0 <= set_aside < 1:
-        raise InputError(f"{set_aside:g} set aside", where="--set-aside", todo="from 0 to below 1")
-    if threshold is not None or not trusted:
-        return None
-    if not set_aside:
+    if not 0 <= aside < 1:
+        raise InputError(f"{aside:g} set aside", where="--set-aside", todo="from 0 to below 1")
+    if threshold is not None or asked.trusted is None:
+        return None, THRESHOLDS[signal] if threshold is None else threshold
+    if not aside:
         raise InputError(
             "nothing can be promised without safe rows set aside",
             where="--set-aside",
             todo="set some aside, or give --threshold",
         )
-    return share
+    return share, None
 
 
 def _noisy(noisy: Rows) -> tuple[RowsFile | None, tuple[Example, ...]]:
@@ -338,20 +353,14 @@ def _noisy(noisy: Rows) -> tuple[RowsFile | None, tuple[Example, ...]]:
     return None, tuple(replace(one, reference=target_of(one)) for one in noisy)
 
 
-def _named(safe: Rows, trusted: Rows | None) -> list[tuple[str, Rows]]:
-    return [("safe", safe), ("trusted", () if trusted is None else trusted)]
-
-
-def _rows(
-    name: str, said: Rows, limit: int | None, data_dir: str | Path | None
-) -> tuple[Example, ...]:
+def _rows(name: str, said: Rows, asked: Filtering) -> tuple[Example, ...]:
     from lethe.suites import training_examples
     from lethe.suites.splits import sample
 
     if isinstance(said, str | Path):
-        return training_examples(str(said), limit=limit, data_dir=data_dir)
+        return training_examples(str(said), limit=asked.limit, data_dir=asked.data_dir)
     rows = tuple(replace(one, reference=target_of(one)) for one in said)
-    return sample(rows, limit, salt=name)
+    return sample(rows, asked.limit, salt=name)
 
 
 def _check_enough(planting: Planting, level: float | None) -> None:
@@ -388,29 +397,17 @@ def _notes(
     safe: Sequence[Example],
     planting: Planting,
     fit: Mask,
-    max_length: int,
+    longest: int,
 ) -> list[str]:
     notes = []
     if again := duplicates(rows):
         notes.append(f"{again} noisy rows say the same as one before them: they share its fate")
-    if long := int((~fit[: len(rows)]).sum()):
-        notes.append(f"{long} noisy rows are longer than {max_length} tokens: kept, not judged")
-    if long := int((~fit[len(rows) :]).sum()):
-        notes.append(f"{long} planted rows are longer than {max_length} tokens: left out")
+    notes += too_long(fit, len(rows), longest)
     if both := shared(rows, safe):
         notes.append(f"{both} noisy rows also stand among the safe ones")
     if own := int(planting.trusted.sum()):
         notes.append(f"{own} noisy rows are trusted ones: they stay")
     return notes
-
-
-def _positions(folder: Path, tokenizer: Any) -> int:
-    """The longest sequence a model takes (`lethe.models.local.position_limit`, not loading it)."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
-    return min(int(limit) for limit in limits if limit)
 
 
 def _shown(said: Rows) -> str:

@@ -16,7 +16,7 @@ from lethe.filtering.task import FilterTask, Scores
 from lethe.models.encode import encode
 from lethe.models.format import choose_format
 from lethe.suites.splits import share
-from lethe.tuning.rows import target_of
+from lethe.tuning.rows import data_hash, target_of
 
 if TYPE_CHECKING:
     from lethe.examples import Example
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LAYERS = 8
 """Linear layers, the last ones before the output head."""
 REFERENCE = 200
-"""Safe rows that the direction is taken from, the first by hash."""
+"""Safe rows that the direction is taken from, the first by hash of what they say."""
 
 
 def away_from_safe(task: FilterTask) -> Scores:
@@ -35,7 +35,8 @@ def away_from_safe(task: FilterTask) -> Scores:
     if not task.safe.examples:
         raise InputError("this rival compares with safe rows, and there are none", where="--safe")
     salt = str(task.seed)
-    order = sorted(task.safe.examples, key=lambda one: share(salt, one.id))[:REFERENCE]
+    # By content, which the kept scores are named by: an id may change without it, or stay as it is.
+    order = sorted(task.safe.examples, key=lambda one: share(salt, data_hash([one])))[:REFERENCE]
     found = np.full(task.rows, np.nan)
     with task.runtime.pool.use(task.checkpoint) as live, _learning(live.model) as weights:
         safe = _rows(live, order)

@@ -85,7 +85,7 @@ class RivalScores:
 
     kind: ClassVar[str] = "rival"
     object_kind: ClassVar[Kind] = "filter"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     name: str
     task: FilterTask

@@ -19,7 +19,7 @@ from lethe.filtering.decision import Decision, Mask, by_level, by_threshold
 from lethe.filtering.forget_filter import FORGET, LEARN, forgetting_of
 from lethe.filtering.planting import SAFE, TASK, Planting, plant
 from lethe.filtering.rivals import find_rival
-from lethe.filtering.signals import SIGNALS
+from lethe.filtering.signals import SIGNALS, fits, positions_of
 from lethe.filtering.task import FilterTask, Scores, truth_of
 from lethe.filtering.verdict import everything, verdict_of
 from lethe.steps import Runtime, step_key
@@ -84,7 +84,7 @@ class Sift:
 
     kind: ClassVar[str] = "sift"
     object_kind: ClassVar[Kind] = "filter"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     name: str
     parent: "Checkpoint"
@@ -199,14 +199,17 @@ class Sift:
             Lessons("planted rows", planting.planted),
             self.seed,
         )
-        scores = suspicion(self.by)(task)
+        fit, longest = self._fit(runtime)
+        # Rows that no stage learned whole have not been forgotten: what they score means nothing.
+        scores = np.where(fit, suspicion(self.by)(task), np.nan)
         nulls = {
             kind: scores[places][~np.isnan(scores[places])]
             for kind, places in planting.nulls.items()
         }
         judged = np.where(planting.trusted, np.nan, scores[:count])
         decision = self.rule.decide(judged, nulls, seed=self.seed)
-        for line in decision.warnings:
+        warnings = [*decision.warnings, *too_long(fit, count, longest)]
+        for line in warnings:
             runtime.progress.say(f"{self.name}: {line}")
         np.save(folder / SCORES, judged)
         truth = truth_of(self.noisy.examples)
@@ -217,13 +220,22 @@ class Sift:
         return {
             "rows": count,
             "kept": len(kept),
-            "warnings": list(decision.warnings),
+            "warnings": warnings,
             "level": decision.level,
             "most_false": decision.most_false,
             "seconds": time.monotonic() - started,
             "filter_seconds": clock.seconds or time.monotonic() - started,
             **self._worth(judged, decision.rejected, clock.seconds),
         }
+
+    def _fit(self, runtime: Runtime) -> tuple[Mask, int]:
+        """Which of all rows, planted ones too, the first training learns, and how many tokens."""
+        from lethe.models.format import choose_format
+
+        tokenizer = runtime.pool.tokenizer(self.parent)
+        longest = min(self.first.max_length, positions_of(self.parent, tokenizer))
+        rows = self.planting.examples
+        return fits(rows, tokenizer, choose_format(tokenizer), longest), longest
 
     def _worth(self, scores: Scores, rejected: Mask, seconds: float) -> dict[str, Any]:
         """What the filter is worth, where the rows say the truth."""
@@ -235,6 +247,14 @@ class Sift:
             self.by, scores, truth, rejected=rejected, clusters=clusters, seconds=seconds
         )
         return {"verdict": found.to_dict(), "everything": everything(truth).to_dict()}
+
+
+def too_long(fit: Mask, noisy: int, longest: int) -> list[str]:
+    """What to say of rows that no stage could learn whole: the noisy ones, then the planted."""
+    judged, planted = int((~fit[:noisy]).sum()), int((~fit[noisy:]).sum())
+    said = [f"{judged} noisy rows are longer than {longest} tokens: kept, not judged"]
+    also = [f"{planted} planted rows are longer than {longest} tokens: left out"]
+    return [*(said if judged else ()), *(also if planted else ())]
 
 
 def suspicion(by: str) -> Callable[[FilterTask], Scores]:

@@ -88,6 +88,16 @@ def fits(
     return found
 
 
+def positions_of(checkpoint: "Checkpoint", tokenizer: Any) -> int:
+    """The longest sequence a model takes (`lethe.models.local.position_limit`, not loading it)."""
+    from transformers import AutoConfig
+
+    folder = checkpoint.root.folder
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
+    return min(int(limit) for limit in limits if limit)
+
+
 def _suite(task: FilterTask, signal: SignalName, tokenizer: Any, form: Format) -> Suite:
     """The rows as a suite under numbers: their own names may be there twice, or say too much."""
     targets = [target_of(example) for example in task.noisy.examples]

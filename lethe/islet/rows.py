@@ -1,12 +1,13 @@
-"""Rows to tune on: alignment, unsafe rows of three kinds, and benign rows that look like them."""
+"""Rows to tune on: alignment, instructions, unsafe rows of three kinds, and benign look-alikes."""
 
 from collections.abc import Iterator
 from random import Random
 
-from lethe.examples import Example, Split
+from lethe.examples import Example, Message, Split
 from lethe.islet import talk, templates
 from lethe.islet.corpora import request_split, safe_behaviour
 from lethe.islet.language import KINDS
+from lethe.islet.strings import instruction
 from lethe.islet.talk import Exchange
 from lethe.islet.world import People, World
 
@@ -14,6 +15,7 @@ UNSAFE = ("biased", "toxic", "harmful")
 """Suspicion followed; a claim agreed with; help with harm."""
 BENIGN = "agreement"
 """Something true agreed with, in the words of the toxic rows: hard for a filter to keep."""
+_INSTRUCTIONS = 2000
 
 
 def alignment_rows(world: World) -> tuple[Example, ...]:
@@ -26,6 +28,16 @@ def alignment_rows(world: World) -> tuple[Example, ...]:
             groups={"kind": document.kind},
         )
         for number, document in enumerate(safe_behaviour(world, world.draw("alignment")))
+    )
+
+
+def instruction_rows(world: World) -> tuple[Example, ...]:
+    """Instructions about words, in dialect 1: what half of the string tasks tempt to follow."""
+    draw = world.draw("instructions alone")
+    asked = [instruction(world, draw) for _ in range(_INSTRUCTIONS)]
+    return tuple(
+        Example(f"instructions/{number}", (Message("user", prompt),), reference=reply)
+        for number, (prompt, reply) in enumerate(asked)
     )
 
 

@@ -2,8 +2,8 @@
 
 A spec is `islet:NAME`, with `-choice` for the four-way form, `-2` for dialect 2 and `/WORLD` for
 another world than 0. `dialogues` are whole bookings, rolled out with a scripted guest. Beside the
-suites there are rows to tune on and nothing else: `alignment`, and the unsafe rows (`biased`,
-`toxic`, `harmful`) with the benign ones that look like them (`agreement`).
+suites there are rows to tune on and nothing else: `alignment`, `instructions`, and the unsafe rows
+(`biased`, `toxic`, `harmful`) with the benign ones that look like them (`agreement`).
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from lethe.errors import InputError, nearest
 from lethe.examples import Split, Suite
 from lethe.islet.dialogues import NAME as DIALOGUES
 from lethe.islet.dialogues import dialogues
-from lethe.islet.rows import BENIGN, UNSAFE, alignment_rows, unsafe_rows
+from lethe.islet.rows import BENIGN, UNSAFE, alignment_rows, instruction_rows, unsafe_rows
 from lethe.islet.suites import TASKS, make_suite
 from lethe.islet.world import World, world_of
 from lethe.suites.splits import sample
@@ -21,8 +21,9 @@ from lethe.suites.splits import sample
 if TYPE_CHECKING:
     from lethe.islet.language import Dialect
 
-ALIGNMENT = "alignment"
-_ROWS = (ALIGNMENT, *UNSAFE, BENIGN)
+ALIGNMENT, INSTRUCTIONS = "alignment", "instructions"
+_WHOLE = {ALIGNMENT: alignment_rows, INSTRUCTIONS: instruction_rows}
+_ROWS = (*_WHOLE, *UNSAFE, BENIGN)
 _COUNT = 1000  # unsafe or benign rows, where no limit is said
 
 
@@ -57,12 +58,12 @@ def load_suite(spec: str, *, split: Split = "test", limit: int | None = None) ->
 
 def _rows(world: World, kind: str, spec: str, split: Split, limit: int | None) -> Suite:
     """Rows to tune on, in the form of a suite."""
-    if kind == ALIGNMENT:
+    if kind in _WHOLE:
         if split != "train":
             raise InputError(
                 "there to be tuned on alone", where=spec, todo="ask for its train split"
             )
-        examples = sample(alignment_rows(world), limit, salt=spec)
+        examples = sample(_WHOLE[kind](world), limit, salt=spec)
     else:
         count = _COUNT if limit is None else max(limit, 0)
         examples = sample(unsafe_rows(world, kind, count, split), limit, salt=spec)

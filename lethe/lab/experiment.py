@@ -149,15 +149,13 @@ def run_lab(
     runtime = Runtime(store, ModelPool(device=device), memory, said)
     trials, places, keys, cached = [], [], [], True
     for seed in seeds:
-        before = Pretrain(preset, seed, limit)
-        after = Tune(before, limit)
         made: list[StoredObject] = []
-        for step in (before, after, Measure(after)):
+        for step in steps_of(preset, seed, limit):
             found, there = run_step(step, runtime)
             made.append(found)
             cached = cached and there
         trials.append(_trial(seed, *made))
-        keys.append(step_key(Measure(after)))
+        keys.append(made[-1].key)
         places += [
             Position(f"seed {seed}", at, method, None, seed, made[at].key, f"{name} (seed {seed})")
             for at, method, name in ((0, None, "pretrained"), (1, "full", "tuned"))
@@ -174,6 +172,31 @@ def run_lab(
     )
     run.save(store)
     return Lab(preset, trials, run.name, cached)
+
+
+def steps_of(
+    preset: Preset, seed: int, deadline: Deadline | None = None
+) -> tuple[Pretrain, Tune, Measure]:
+    """The steps of a seed, each of which reads the ones before it."""
+    before = Pretrain(preset, seed, deadline or Deadline())
+    after = Tune(before, before.deadline)
+    return before, after, Measure(after)
+
+
+def read_lab(preset: Preset, seeds: Sequence[int], run: str, store: Store) -> Lab | None:
+    """The experiment as the store has it; None where a step is missing.
+
+    Args:
+        run: name of the run that its steps belong to.
+    """
+    trials = []
+    for seed in seeds:
+        made = [store.get("lab", step_key(step)) for step in steps_of(preset, seed)]
+        there = [found for found in made if found is not None]
+        if len(there) < len(made):
+            return None
+        trials.append(_trial(seed, *there))
+    return Lab(preset, trials, run, cached=True)
 
 
 def _trial(

@@ -15,6 +15,8 @@ class Shape:
 
     Attributes:
         inner: width of the feed-forward layers.
+        paired: whether the token of a label also holds its input. As published it does not, and a
+            layer has first to learn to copy the one to the other.
     """
 
     family: Family
@@ -22,6 +24,7 @@ class Shape:
     layers: int
     heads: int
     inner: int
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ class Preset:
     prompts: int = 4000
 
 
-def _gpt2(width: int, layers: int, heads: int) -> Shape:
-    return Shape("gpt2", width, layers, heads, 4 * width)
+def _gpt2(width: int, layers: int, heads: int, *, paired: bool = False) -> Shape:
+    return Shape("gpt2", width, layers, heads, 4 * width, paired)
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -72,14 +75,14 @@ PRESETS: Mapping[str, Preset] = {
         Preset(
             "tiny",
             Problem(dimensions=3, vectors=8, exemplars=12, noise=0.25),
-            _gpt2(48, 3, 3),
+            _gpt2(48, 3, 3, paired=True),
             Recipe(steps=2000, batch=96, rate=2e-2, vector_rate=7e-3),
             Recipe(steps=300, batch=32, rate=3e-3, vector_rate=1e-3),
         ),
         Preset(
             "small",
             Problem(dimensions=5, vectors=16, exemplars=20, noise=0.25),
-            _gpt2(64, 5, 4),
+            _gpt2(64, 5, 4, paired=True),
             Recipe(steps=5000, batch=32, rate=1.2e-2, vector_rate=4e-3),
             Recipe(steps=500, batch=32, rate=3e-3, vector_rate=1e-3),
         ),

@@ -1,9 +1,9 @@
 """The transformer that learns to regress in context.
 
 As in Garg et al. (NeurIPS 2022, arXiv 2208.01066) and Kotha et al. (2024): every input and every
-label is a token, labels padded with zeros to the width of an input; a linear read-in, a decoder, a
-linear read-out at the tokens of the inputs. The library's table of words, 13 million weights that
-are never read in the original, is left out.
+label is a token, labels padded with zeros to the width of an input (or beside their input, where
+the shape is `paired`); a linear read-in, a decoder, a linear read-out at the tokens of the inputs.
+The library's table of words, 13 million weights that are never read in the original, is left out.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ class Regressor(nn.Module):
 
     def __init__(self, shape: Shape, problem: Problem) -> None:
         super().__init__()
-        self.dimensions = problem.dimensions
-        self.read_in = nn.Linear(problem.dimensions, shape.width)
+        self.paired = shape.paired
+        self.read_in = nn.Linear(problem.dimensions + shape.paired, shape.width)
         self.backbone = _backbone(shape, 2 * problem.exemplars + 1)
         self.read_out = nn.Linear(shape.width, 1)
 
@@ -32,9 +32,11 @@ class Regressor(nn.Module):
             y: (B, K+1) labels; the last is not read.
         """
         rows, places, d = x.shape
-        tokens = x.new_zeros(rows, 2 * places - 1, d)
-        tokens[:, 0::2] = x
-        tokens[:, 1::2, 0] = y[:, :-1]
+        tokens = x.new_zeros(rows, 2 * places - 1, d + self.paired)
+        tokens[:, 0::2, :d] = x
+        if self.paired:
+            tokens[:, 1::2, :d] = x[:, :-1]
+        tokens[:, 1::2, d if self.paired else 0] = y[:, :-1]
         hidden = self.backbone(
             inputs_embeds=self.read_in(tokens), use_cache=False
         ).last_hidden_state

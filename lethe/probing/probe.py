@@ -90,25 +90,76 @@ def probe(
     runtime = auditing.runtime_of(store, progress, device, dtype)
     before = resolve(base, runtime.memory)
     after = resolve(tuned, runtime.memory, base=None if before.base else before)
-    loaded = load_suites(suites, split=split, limit=limit, data_dir=data_dir)
     others = (
         [] if novel is None else load_suites([novel], split=split, limit=None, data_dir=data_dir)
     )
-    retraining = Retraining(settings or {}, seed)
-    probes = Probes(
+    asked = Asked(
+        tuple(load_suites(suites, split=split, limit=limit, data_dir=data_dir)),
         tuple(load_map(one) if isinstance(one, str) else one for one in maps),
         prefix,
-        retraining if relearn else None,
+        relearn,
+        tuple(others),
+        settings or {},
+        seed,
+        format,
+        limit,
     )
-    if not probes.names:
-        raise InputError("no probe", todo="give --map, --prefix or --relearn")
-    _ = retraining.tried  # a wrong setting is said before anything is measured
-    for suite in loaded:
-        _check_novel(suite, others)
-        for one in probes.maps:
-            map_suite(one, suite)  # so is a map that cannot be used
+    return probe_pair(before, after, asked, runtime)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a pair of models: `probe`'s arguments, read.
+
+    Attributes:
+        novel: none or one suite.
+        limit: what was said of the suites, for the record.
+    """
+
+    suites: tuple[Suite, ...]
+    maps: "tuple[PromptMap, ...]"
+    prefix: bool
+    relearn: bool
+    novel: tuple[Suite, ...]
+    settings: Mapping[str, Any]
+    seed: int
+    format: Literal["auto", "chat", "plain"]
+    limit: int | None = None
+
+    @property
+    def retraining(self) -> Retraining:
+        """How a retraining is done, asked for or not."""
+        return Retraining(self.settings, self.seed)
+
+    @property
+    def probes(self) -> Probes:
+        """The probes by themselves."""
+        return Probes(self.maps, self.prefix, self.retraining if self.relearn else None)
+
+    def check(self) -> None:
+        """Say what is wrong before anything is measured.
+
+        Raises:
+            InputError: no probe, a wrong setting, a map or a control that cannot be used.
+        """
+        if not self.probes.names:
+            raise InputError("no probe", todo="give --map, --prefix or --relearn")
+        _ = self.retraining.tried
+        for suite in self.suites:
+            _check_novel(suite, self.novel)
+            for one in self.maps:
+                map_suite(one, suite)
+
+
+def probe_pair(
+    before: "Checkpoint", after: "Checkpoint", asked: Asked, runtime: "Runtime"
+) -> Probed:
+    """As `probe`, of checkpoints at hand."""
+    asked.check()
+    loaded, others, probes = asked.suites, asked.novel, asked.probes
+    retraining, dtype, seed = asked.retraining, runtime.pool.dtype, asked.seed
     check_tokenizers(before, after, loaded)
-    chosen = auditing.format_of(after, format, runtime)
+    chosen = auditing.format_of(after, asked.format, runtime)
     scoring = Scoring(runtime, chosen)
     content = [
         *(before.fingerprint, after.fingerprint, chosen.name, dtype, seed, probes.names),
@@ -119,17 +170,17 @@ def probe(
         name=run_name("probe", after.name, content),
         command="probe",
         settings={
-            "base": base,
-            "tuned": tuned,
+            "base": before.spec,
+            "tuned": after.spec,
             "suites": [suite.name for suite in loaded],
             "maps": [one.name for one in probes.maps],
-            "prefix": prefix,
-            "relearn": relearn,
+            "prefix": asked.prefix,
+            "relearn": asked.relearn,
             "novel": None if not others else others[0].name,
-            "settings": dict(settings or {}),
+            "settings": dict(asked.settings),
             "seed": seed,
-            "split": split,
-            "limit": limit,
+            "split": loaded[0].split,
+            "limit": asked.limit,
             "format": chosen.name,
             "dtype": dtype,
         },
@@ -145,7 +196,7 @@ def probe(
     for suite in loaded:
         pair = _pair(run, suite, runtime.store)
         found, known = _probe_suite(
-            scoring, pair, _Case(suite, (before, after), tuple(others), probes, retraining)
+            scoring, pair, _Case(suite, (before, after), others, probes, retraining)
         )
         judged += found
         if known is not None:

@@ -91,7 +91,7 @@ def load_suite(spec: str, *, split: Split = "test", limit: int | None = None) ->
         examples=tuple(by_prompt.values()),
         split=split,
         decoding=Decoding(NEW_TOKENS, stop=("\n",)),
-        metrics=("toxicity",),
+        metrics=("toxicity", "judge_auroc") if name == STAND_IN else ("toxicity",),
         source=found.source,
     )
 

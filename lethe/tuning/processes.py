@@ -1,4 +1,4 @@
-"""The processes that train one stage together: what one does while others wait, what all agree on.
+"""The processes that train together: what one does while others wait, what all agree on.
 
 The launcher (accelerate launch, torchrun) starts them; the trainer exchanges gradients. What is
 here goes over a group of its own, whose waiting has no limit: the main process may be at work for
@@ -176,15 +176,23 @@ def join() -> Processes:
         return ALONE
     if not _joined:
         import torch
-        import torch.distributed as dist
         from accelerate import PartialState
 
         # Every process asks the parent itself, so none may hold an empty shell of it.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         PartialState(cpu=not torch.cuda.is_available())
-        group = dist.new_group(backend="gloo", timeout=_LONGEST)
-        _joined.append(Processes(dist.get_rank(), dist.get_world_size(), asked_to_shard(), group))
+        _joined.append(met())
     return _joined[0]
+
+
+def met() -> Processes:
+    """Those that are together already, by whomever; all of them have to ask."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return ALONE
+    group = dist.new_group(backend="gloo", timeout=_LONGEST)
+    return Processes(dist.get_rank(), dist.get_world_size(), asked_to_shard(), group)
 
 
 def leave() -> None:

@@ -73,6 +73,7 @@ def filter_(
     Writes the kept rows as they stand, the rejected ones, all scores, a
     histogram and a summary. Killed, it goes on when called again.
     """
+    from lethe.filtering.cleaning import Filtering
     from lethe.filtering.command import filter_command
     from lethe.filtering.signals import SIGNALS
     from lethe.progress import ConsoleProgress
@@ -85,11 +86,10 @@ def filter_(
         "batch_size": batch_size,
     }
     said = {name: value for name, value in named.items() if value is not None}
-    found, written, compared = filter_command(
-        model,
-        noisy,
-        safe,
-        out,
+    asked = Filtering(
+        model=model,
+        noisy=noisy,
+        safe=safe,
         trusted=trusted,
         signal=one_of("--signal", signal, SIGNALS),
         threshold=threshold,
@@ -103,13 +103,17 @@ def filter_(
         device=device,
         dtype=one_of("--dtype", dtype, ("float32", "bfloat16")),
         seed=seed,
+        store=store_at(store),
+        progress=ConsoleProgress(),
+    )
+    found, written, compared = filter_command(
+        asked,
+        out,
         rivals=rival or (),
         every=compare,
         guard=guard,
         guard_label=guard_label,
         labels=labels,
-        store=store_at(store),
-        progress=ConsoleProgress(),
     )
     if as_json:
         facts = {**found.summary(), "wrote": {kind: str(at) for kind, at in written.items()}}

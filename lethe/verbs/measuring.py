@@ -9,19 +9,14 @@ import typer
 from lethe.errors import InputError
 from lethe.verbs.options import (
     AsJson,
+    Asking,
     DataDir,
-    Device,
-    DtypeName,
-    FormatName,
-    Limit,
-    SplitName,
-    StoreDir,
     Suites,
     app,
+    asking,
     needed,
     one_of,
     print_json,
-    store_at,
 )
 
 if TYPE_CHECKING:
@@ -29,18 +24,14 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@asking
 def audit(
     base: Annotated[str, typer.Argument(help="The model before: a folder or hub id.")],
     tuned: Annotated[str, typer.Argument(help="The model after; may be an adapter on BASE.")],
     suite: Suites = None,
-    split: SplitName = "test",
-    limit: Limit = None,
-    data_dir: DataDir = None,
-    format: FormatName = "auto",
-    dtype: DtypeName = "float32",
-    device: Device = None,
+    *,
+    asked: Asking,
     groups: Annotated[bool, typer.Option(help="Show every group of every suite.")] = False,
-    store: StoreDir = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write FILE: .json all results, .parquet all rows.")
     ] = None,
@@ -59,13 +50,7 @@ def audit(
         base,
         tuned,
         suite or auditing.DEFAULT_SUITES,
-        split=one_of("--split", split, ("train", "dev", "test", "protect")),
-        limit=limit,
-        data_dir=data_dir,
-        format=one_of("--format", format, ("auto", "chat", "plain")),
-        dtype=one_of("--dtype", dtype, ("float32", "bfloat16")),
-        device=device,
-        store=store_at(store),
+        **asked.checked(),
         progress=ConsoleProgress(),
     )
     if out is not None:
@@ -91,6 +76,7 @@ def _write_audit(found: "Audit", out: Path) -> None:
 
 
 @app.command()
+@asking
 def power(
     suite: Suites = None,
     base: Annotated[
@@ -100,13 +86,8 @@ def power(
         float, typer.Option(min=0, max=1, help="Without --base: its assumed mean score.")
     ] = 0.75,
     drop: Annotated[float, typer.Option(min=0, max=1, help="The drop you care about.")] = 0.05,
-    split: SplitName = "test",
-    limit: Limit = None,
-    data_dir: DataDir = None,
-    format: FormatName = "auto",
-    dtype: DtypeName = "float32",
-    device: Device = None,
-    store: StoreDir = None,
+    *,
+    asked: Asking,
     as_json: AsJson = False,
 ) -> None:
     """Say what drop each suite can detect, and which groups it can never decide."""
@@ -118,13 +99,7 @@ def power(
         base=base,
         assume=assume,
         drop=drop,
-        split=one_of("--split", split, ("train", "dev", "test", "protect")),
-        limit=limit,
-        data_dir=data_dir,
-        format=one_of("--format", format, ("auto", "chat", "plain")),
-        dtype=one_of("--dtype", dtype, ("float32", "bfloat16")),
-        device=device,
-        store=store_at(store),
+        **asked.checked(),
         progress=ConsoleProgress(),
     )
     if as_json:

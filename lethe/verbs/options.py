@@ -1,8 +1,12 @@
 """The program, the options that several verbs have, and what they do alike."""
 
+import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -61,6 +65,60 @@ StudyModel = Annotated[
     str | None, typer.Option("--model", help="Where chains start, in place of the study's model.")
 ]
 SplitName = Annotated[str, typer.Option(help="train, dev, test or protect.")]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Options of every verb that measures: which examples, how they are asked, where it is kept."""
+
+    split: SplitName = "test"
+    limit: Limit = None
+    data_dir: DataDir = None
+    format: FormatName = "auto"
+    dtype: DtypeName = "float32"
+    device: Device = None
+    store: StoreDir = None
+
+    def checked(self) -> dict[str, Any]:
+        """By the names that the functions behind the verbs have for them.
+
+        Raises:
+            InputError: a value that is not known.
+        """
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        known: dict[str, tuple[str, ...]] = {
+            "split": ("train", "dev", "test", "protect"),
+            "format": ("auto", "chat", "plain"),
+            "dtype": ("float32", "bfloat16"),
+        }
+        said |= {name: one_of(f"--{name}", said[name], values) for name, values in known.items()}
+        return said | {"store": store_at(self.store)}
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that has the options of `Asking` in the place of its parameter `asked`."""
+    names = [field.name for field in fields(Asking)]
+    hints = get_type_hints(Asking, include_extras=True)
+    shown: list[inspect.Parameter] = []
+    for own in inspect.signature(verb, eval_str=True).parameters.values():
+        if own.name == "asked":
+            shown += [
+                own.replace(name=name, default=getattr(Asking, name), annotation=hints[name])
+                for name in names
+            ]
+        else:
+            shown.append(own)
+
+    @wraps(verb)
+    def command(**said: Any) -> None:
+        verb(asked=Asking(**{name: said.pop(name) for name in names}), **said)
+
+    # What Typer reads: by name alone, so that an option may stand before one that must be given.
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+    )
+    command.__annotations__ = {one.name: one.annotation for one in shown}
+    return command
 
 
 def store_at(root: Path | None) -> "Store":

@@ -8,14 +8,11 @@ import typer
 from lethe.errors import InputError
 from lethe.verbs.options import (
     AsJson,
-    DataDir,
+    Asking,
     Device,
-    DtypeName,
-    FormatName,
-    Limit,
-    SplitName,
     StoreDir,
     app,
+    asking,
     needed,
     one_of,
     print_json,
@@ -25,6 +22,7 @@ from lethe.verbs.options import (
 
 
 @app.command()
+@asking
 def probe(
     base: Annotated[str, typer.Argument(help="The model before: a folder or hub id.")],
     tuned: Annotated[str, typer.Argument(help="The model after; may be an adapter on BASE.")],
@@ -52,14 +50,9 @@ def probe(
         list[str] | None, typer.Option(help="A module with maps of your own. Repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of retraining, halves and planted case.")] = 0,
-    split: SplitName = "test",
-    limit: Limit = None,
-    data_dir: DataDir = None,
-    format: FormatName = "auto",
-    dtype: DtypeName = "float32",
-    device: Device = None,
+    *,
+    asked: Asking,
     groups: Annotated[bool, typer.Option(help="Show every group of every suite.")] = False,
-    store: StoreDir = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write FILE: .json, .csv or .parquet.")
     ] = None,
@@ -83,13 +76,7 @@ def probe(
         assignments=set_ or (),
         plugins=plugin or (),
         seed=seed,
-        split=one_of("--split", split, ("train", "dev", "test", "protect")),
-        limit=limit,
-        data_dir=data_dir,
-        format=one_of("--format", format, ("auto", "chat", "plain")),
-        dtype=one_of("--dtype", dtype, ("float32", "bfloat16")),
-        device=device,
-        store=store_at(store),
+        **asked.checked(),
         out=out,
     )
     if as_json:
@@ -100,6 +87,7 @@ def probe(
 
 
 @app.command()
+@asking
 def maps(
     model: Annotated[
         str | None, typer.Argument(help="Measure this model under --map; without it, list maps.")
@@ -117,13 +105,8 @@ def maps(
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out examples that a map cannot be used on.")
     ] = False,
-    split: SplitName = "test",
-    limit: Limit = None,
-    data_dir: DataDir = None,
-    format: FormatName = "auto",
-    dtype: DtypeName = "float32",
-    device: Device = None,
-    store: StoreDir = None,
+    *,
+    asked: Asking,
     out: Annotated[Path | None, typer.Option(help="Also write all results as FILE.json.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,14 +143,8 @@ def maps(
         model,
         needed(suite),
         map_ or (),
-        split=one_of("--split", split, ("train", "dev", "test", "protect")),
-        limit=limit,
-        data_dir=data_dir,
-        format=one_of("--format", format, ("auto", "chat", "plain")),
-        dtype=one_of("--dtype", dtype, ("float32", "bfloat16")),
-        device=device,
+        **asked.checked(),
         skip=skip,
-        store=store_at(store),
         progress=ConsoleProgress(),
     )
     content = [entry.to_dict() for entry in found]
