@@ -357,7 +357,7 @@ def toxicity(panel: Panel, at: int) -> Floats:
 
 @metric(combine=_ratio, better="higher")
 def judge_auroc(panel: Panel, at: int) -> Floats:
-    """What a stand-in that judged is worth: its AUROC on texts it did not see. No model moves it."""
+    """AUROC of a stand-in that judged, on texts it did not see: what it is worth."""
     found = _value(panel, "judge_auroc", at, "judge_auroc")
     return np.column_stack([found, np.ones_like(found)])
 

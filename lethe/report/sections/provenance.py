@@ -39,7 +39,7 @@ def build(material: Material) -> dict[str, Any] | None:
             ("dtype", metadata["dtype"]),
             ("hardware", metadata.get("hardware")),
             ("versions", ", ".join(f"{k} {v}" for k, v in versions.items())),
-            ("decoding", metadata.get("decoding")),
+            ("decoding", _decoding(metadata.get("decoding"))),
         ):
             if value is not None:
                 made.setdefault(name, {})[str(value)] = None
@@ -71,6 +71,15 @@ def build(material: Material) -> dict[str, Any] | None:
         }
     )
     return found
+
+
+def _decoding(said: object) -> object:
+    """How answers were drawn, as words; what older tables hold stays as it is."""
+    if not isinstance(said, Mapping):
+        return said
+    stop = ", ".join(repr(text) for text in said.get("stop") or ())
+    limit = f"{said.get('method')}, up to {said.get('max_new_tokens')} tokens"
+    return f"{limit}, until {stop}" if stop else limit
 
 
 def draw(material: Material, content: Mapping[str, Any], charts: Charts) -> dict[str, Any]:
