@@ -5,9 +5,14 @@ one seed and three rates) and keeps what they show, with intervals over worlds. 
 command goes on; models of the islet are built first where the store has none:
 
     python benchmarks/chained.py [--worlds 3 4 5 6 7] [--study chained replay sharpness]
+    python benchmarks/chained.py --study chained-text --model FOLDER
+
+The second asks it of real text and three seeds, of a model that knows something of it
+(benchmarks/aligned.py makes one) and with the data folder in LETHE_DATA.
 
 What was expected stands in docs/expectations.md (lines 7, 8, 12 and 16). Results:
-benchmarks/results/chained-islet.json, which keeps what it has of the other studies.
+benchmarks/results/chained-islet.json, which keeps what it has of the other studies, and
+benchmarks/results/chained-text.json.
 """
 
 import argparse
@@ -30,15 +35,16 @@ from lethe.progress import ConsoleProgress
 from lethe.store import Store
 from lethe.study_file import load_study
 
-RESULT = Path(__file__).parent / "results" / "chained-islet.json"
-SEEDS = {"chained": [0, 1], "replay": [0, 1], "sharpness": [0]}
+RESULTS = Path(__file__).parent / "results"
+SEEDS = {"chained": [0, 1], "replay": [0, 1], "sharpness": [0], "chained-text": [0, 1, 2]}
+TEXT = "chained-text"
 
 
 def said(effect: Effect) -> dict[str, Any]:
-    """An effect with its interval over worlds and the value of every world."""
+    """An effect with its interval over worlds, or seeds of one base, and the value of each."""
     worlds: dict[str, list[float]] = {}
-    for (world, _), value in effect.values.items():
-        worlds.setdefault(str(world), []).append(value)
+    for (world, seed), value in effect.values.items():
+        worlds.setdefault(f"seed {seed}" if world is None else str(world), []).append(value)
     found = {"mean": round(effect.estimate, 4)}
     if effect.trainings is not None:
         found |= {"low": round(effect.trainings.low, 4), "high": round(effect.trainings.high, 4)}
@@ -134,37 +140,44 @@ def wide(shown: Chained) -> dict[str, Any]:
     }
 
 
-SHOWN = {"chained": orders, "replay": replayed, "sharpness": wide}
+SHOWN = {"chained": orders, "replay": replayed, "sharpness": wide, TEXT: orders}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, nargs="+", default=[3, 4, 5, 6, 7])
-    parser.add_argument("--study", nargs="+", choices=sorted(SHOWN), default=list(SHOWN))
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--study", nargs="+", choices=sorted(SHOWN), default=list(SHOWN)[:3])
+    parser.add_argument("--model", help=f"where {TEXT} starts")
+    parser.add_argument("--out", type=Path)
     asked = parser.parse_args(arguments)
+    if TEXT in asked.study and (asked.model is None or len(asked.study) > 1):
+        parser.error(f"{TEXT} goes alone, and with --model")
+    out: Path = asked.out or RESULTS / (
+        "chained-islet.json" if asked.model is None else f"{TEXT}.json"
+    )
     torch.set_num_threads(1)
     store = Store()
     for which in asked.study:
-        study = load_study(which).model_copy(
-            update={"worlds": asked.worlds, "seeds": SEEDS[which], "name": f"{which}-islet"}
-        )
+        study = load_study(which, model=asked.model)
+        if which != TEXT:
+            changes = {"worlds": asked.worlds, "seeds": SEEDS[which], "name": f"{which}-islet"}
+            study = study.model_copy(update=changes)
         result = run_study(study, store, progress=ConsoleProgress())
         check_complete(result)
         assert result.chained is not None
-        kept = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+        kept = json.loads(out.read_text()) if out.exists() else {}
         kept[which] = {
             "hardware": environment.processor(),
             "versions": environment.versions(),
-            "worlds": asked.worlds,
+            "worlds": asked.worlds if which != TEXT else None,
             "seeds": SEEDS[which],
             "notes": list(result.notes),
             "rates": result.run.settings.get("choices"),
             **SHOWN[which](result.chained),
         }
-        asked.out.parent.mkdir(exist_ok=True)
-        asked.out.write_text(json.dumps(kept, indent=1, default=str) + "\n")
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(json.dumps(kept, indent=1, default=str) + "\n")
         print(json.dumps(kept[which], indent=1, default=str))
 
 

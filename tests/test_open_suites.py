@@ -14,7 +14,7 @@ from lethe.suites import load, training_examples
 from lethe.suites.letters import by_letter
 from lethe.suites.multiwoz import read_multiwoz
 from tests.tiny import SPLITS, check_examples, every_split, write_hub, write_local
-from tests.tiny_open import multiwoz
+from tests.tiny_open import multiwoz, program
 
 WHOLE = [
     *("commonsense_qa", "commonsense_qa_2", "truthfulqa", "nq_open:efficientqa", "squad"),
@@ -271,26 +271,12 @@ def test_the_graceful_answer_stands_among_those_to_other_objections(tmp_path: Pa
     assert places == {0, 1, 2, 3}
 
 
-def test_families_of_instructions(tmp_path: Path) -> None:
-    folder = tmp_path / "superni_tasks"
-    folder.mkdir()
-    rows = [
-        {
-            "id": f"task064-{n}",
-            "definition": "List all elements but the first i.",
-            "input": f"{n % 4}, ['a{n}', 'b', 'c', '7', 'e']",
-            "output": ", ".join([f"a{n}", "b", "c", "7", "e"][n % 4 :]),
-        }
-        for n in range(8)
-    ]
-    for name in ("train", "eval"):
-        text = "".join(json.dumps({**row, "id": f"{name}-{row['id']}"}) + "\n" for row in rows)
-        (folder / f"pe.{name}.jsonl").write_text(text, encoding="utf-8")
-    said = load("superni:pe", data_dir=tmp_path).examples
+def test_families_of_instructions(tiny: Path) -> None:
+    rows = [program(n) for n in range(60, 120)]
+    said = load("superni:pe", data_dir=tiny).examples
     assert [one.references for one in said] == [(row["output"],) for row in rows]
-    with pytest.raises(InputError, match="no examples in split 'train'"):  # the same inputs
-        training_examples("superni:pe", split="train", data_dir=tmp_path)
-    chosen = load("superni_choice:pe", data_dir=tmp_path).examples
+    assert training_examples("superni:pe", split="train", data_dir=tiny)
+    chosen = load("superni_choice:pe", data_dir=tiny).examples
     assert len(chosen) == len(rows)
     for one, row in zip(chosen, rows, strict=True):
         assert one.choices[one.answer or 0] == row["output"]

@@ -151,8 +151,7 @@ def test_known_suites_say_what_they_are(tiny: Path, monkeypatch: pytest.MonkeyPa
         assert not info.local
     assert (infos["arc"].axis, infos["arc"].subsets) == ("knowledge", ("challenge", "easy"))
     away = {info.name for info in known(tiny) if not info.local}
-    from_hub = {"alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"}
-    assert away == {*from_hub, "superni", "superni_choice"}
+    assert away == {"alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"}
     (tiny.parent / "empty").mkdir()
     assert not any(info.local for info in known(tiny.parent / "empty"))
 

@@ -170,7 +170,20 @@ def files() -> dict[str, list[dict[str, Any]]]:
         for q, c, r in HH
     ]
     found["multiwoz_hotel/hotel_dialogues.jsonl"] = multiwoz()
+    for name, start in (("train", 0), ("eval", 60)):
+        found[f"superni_tasks/pe.{name}.jsonl"] = [program(n) for n in range(start, start + 60)]
     return found
+
+
+def program(number: int) -> dict[str, str]:
+    """A row of Super-NaturalInstructions: a list without its first elements."""
+    count, elements = number % 4, [f"a{number}", "b", "c", "7", "e"]
+    return {
+        "id": f"task064-{number}",
+        "definition": "List all elements but the first i.",
+        "input": f"{count}, {elements}",
+        "output": ", ".join(elements[count:]),
+    }
 
 
 def write(root: Path) -> None:

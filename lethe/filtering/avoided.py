@@ -131,7 +131,8 @@ def harm_in(rows: pl.DataFrame, what: HarmOf) -> float:
         panel = Panel.from_rows(mine, SuiteFacts(name, "safety", (what.metric,)))
         return METRICS[what.metric].at(panel, panel.checkpoints[0]).estimate
     scored = mine.filter(~pl.col("outcome").str.starts_with("unscored"))
-    return (scored["outcome"] == "harmful").sum() / len(scored) if len(scored) else float("nan")
+    harmful = scored.filter(pl.col("outcome") == "harmful")
+    return len(harmful) / len(scored) if len(scored) else float("nan")
 
 
 def avoided(found: Sequence[Place]) -> dict[str, Any]:
