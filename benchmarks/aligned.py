@@ -112,7 +112,6 @@ class Parts:
             ),
             self._load("hotel", limit=self._count(800)),
             self._load("superni:pe"),
-            self._load("superni_choice:pe"),
             self._load("superni:para"),
         ]
 

@@ -137,7 +137,7 @@ def test_known_suites_say_what_they_are(tiny: Path, monkeypatch: pytest.MonkeyPa
         *("alpaca", "harmful_qa", "pile_detoxify", "real_toxicity"),
         *("arc", "bbq", "commonsense_qa", "commonsense_qa_2", "dolly", "gsm8k"),
         *("hh_rlhf_harmless", "hotel", "hotel_reply", "mbpp", "mmlu", "nq_open", "perplexity"),
-        *("saferdialogues", "saferdialogues_choice", "superni", "superni_choice"),
+        *("saferdialogues", "saferdialogues_choice", "superni"),
         *("squad", "toxigen", "toxigen_contradict", "truthfulqa"),
         *("xnli", "xstest"),
     }
