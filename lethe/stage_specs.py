@@ -200,7 +200,8 @@ def read_data(content: Any, at: tuple[str, ...], places: Places) -> Any:
         found = " and ".join(said) or "none of them"
         raise places.error(f"found {found}", at, todo=f"give one of {', '.join(_DATA)}")
     for name in ("part", "piece"):
-        if content.get(name) is not None and said != ["mixture"]:
+        # A study that is read back says its defaults.
+        if content.get(name) not in (None, Data.model_fields[name].default) and said != ["mixture"]:
             raise places.error(
                 f"a {name} of a {said[0]}", (*at, name), todo="a mixture has parts and pieces"
             )
