@@ -18,6 +18,7 @@ benchmarks/results/chained-text.json.
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,16 @@ def loss(one: Loss) -> dict[str, Any]:
 
 
 def spreads(shown: Chained) -> list[dict[str, Any]]:
-    """How far groups lie apart beyond chance after every chain."""
+    """How far groups lie apart beyond chance after every chain; None where nothing moved."""
     return [
         {
             "chain": one.chain,
             "grouping": one.spread.grouping,
-            "tau": round(one.spread.component.tau, 4),
-            "low": round(one.spread.component.low, 4),
-            "high": round(one.spread.component.high, 4),
+            **{
+                part: None if math.isnan(value) else round(value, 4)
+                for part, value in dataclasses.asdict(one.spread.component).items()
+                if part in ("tau", "low", "high")
+            },
         }
         for one in shown.spreads
     ]
