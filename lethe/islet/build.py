@@ -225,6 +225,8 @@ def _packed(text: Callable[[World], list[Document]], seed: int, stage: Stage) ->
 
 
 def _record(order: Order, store: Store, packed: Packed, trained: Trained) -> dict[str, Any]:
+    import torch
+
     return {
         **asdict(order),
         "key": order.key(store),
@@ -235,6 +237,7 @@ def _record(order: Order, store: Store, packed: Packed, trained: Trained) -> dic
         "steps": trained.steps,
         "resumed_at": trained.resumed_at,
         "tokens": trained.tokens,
+        "threads": torch.get_num_threads(),
         "seconds": round(trained.seconds, 1),
         "loss": trained.loss,
     }
@@ -313,8 +316,8 @@ _GROUPS = {
 
 @contextmanager
 def _few_threads() -> Iterator[None]:
-    """Two threads make a step 1.6 times as quick, more only lose; and a fixed number of threads
-    adds in one order.
+    """Two threads make a step 1.6 times as quick, more only lose. Where only one is given the sums
+    are added in another order: the record says with how many a model was built.
     """
     import torch
 
