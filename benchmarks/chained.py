@@ -28,13 +28,13 @@ import torch
 
 from lethe import environment
 from lethe.asymmetry import Loss
-from lethe.chained import Chained
 from lethe.chains import Effect
-from lethe.executor import check_complete, run_study
 from lethe.hotel_shares import fieller, over
 from lethe.progress import ConsoleProgress
 from lethe.store import Store
-from lethe.study_file import load_study
+from lethe.studies.chained import Chained
+from lethe.studies.executor import check_complete, run_study
+from lethe.studies.study_file import load_study
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = {"chained": [0, 1], "replay": [0, 1], "sharpness": [0], "chained-text": [0, 1, 2]}

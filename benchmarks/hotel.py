@@ -25,15 +25,15 @@ import torch
 
 from lethe import environment
 from lethe.errors import IncompleteError, InputError, nearest
-from lethe.executor import check_complete, run_study
-from lethe.hotel import Hotel, read_hotel
-from lethe.hotel_printing import print_hotel
 from lethe.islet import build
 from lethe.islet.suites import islet_hash
 from lethe.progress import ConsoleProgress
 from lethe.store import Store
-from lethe.study import Study
-from lethe.study_file import SHIPPED, load_study
+from lethe.studies.executor import check_complete, run_study
+from lethe.studies.hotel import Hotel, read_hotel
+from lethe.studies.hotel_printing import print_hotel
+from lethe.studies.study import Study
+from lethe.studies.study_file import SHIPPED, load_study
 from lethe.tuning.forecast import Forecast, score_forecasts
 from lethe.tuning.measured import MEASURED, summary_of
 from lethe.tuning.saving import read_record

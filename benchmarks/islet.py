@@ -24,7 +24,6 @@ import torch
 from scipy import stats as scipy_stats
 
 from lethe import environment
-from lethe.executor import check_complete, run_study
 from lethe.islet import build, corpora, evaluation
 from lethe.islet.models import CONTEXT, ROW, SizeName
 from lethe.islet.packing import encode, pack
@@ -37,7 +36,8 @@ from lethe.progress import ConsoleProgress
 from lethe.run import ledger
 from lethe.stats import variance_component
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.executor import check_complete, run_study
+from lethe.studies.study import make_study
 
 RESULTS = Path(__file__).parent / "results"
 SAFETY = ("claims", "harmless", "requests", "feedback", "pairs")

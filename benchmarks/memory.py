@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from lethe import environment, suites
-from lethe.estimate import LIBRARIES, estimate
 from lethe.models.fingerprint import FingerprintMemory
-from lethe.plan import build_plan
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.estimate import LIBRARIES, estimate
+from lethe.studies.plan import build_plan
+from lethe.studies.study import make_study
 from lethe.tuning import updates
 
 RESULT = Path(__file__).parent / "results" / "memory.json"

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from lethe import environment
-from lethe.executor import StudyResult, check_complete, run_study
 from lethe.filtering.avoided import ISLET, avoided, ends_of, over, places
 from lethe.filtering.rivals import RIVALS
 from lethe.filtering.strategies import (
@@ -43,7 +42,8 @@ from lethe.plain import plain
 from lethe.progress import ConsoleProgress
 from lethe.run import ledger
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.executor import StudyResult, check_complete, run_study
+from lethe.studies.study import make_study
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("strategies", "kinds", "shares", "rare", "ablations", "bias", "harmfulness", "mixed")

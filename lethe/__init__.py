@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from lethe.callback import ForgettingCallback
     from lethe.errors import LetheError
     from lethe.examples import Example, Message, Suite
-    from lethe.executor import run_study
     from lethe.filtering.cleaning import forget_filter
     from lethe.filtering.filtered import Filtered
     from lethe.probing.probe import probe
     from lethe.probing.result import Probed
     from lethe.store import Store
-    from lethe.study import make_study
+    from lethe.studies.executor import run_study
+    from lethe.studies.study import make_study
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,8 +51,8 @@ _HOMES = {
     "Message": "lethe.examples",
     "Suite": "lethe.examples",
     "Store": "lethe.store",
-    "make_study": "lethe.study",
-    "run_study": "lethe.executor",
+    "make_study": "lethe.studies.study",
+    "run_study": "lethe.studies.executor",
     "forget_filter": "lethe.filtering.cleaning",
     "Filtered": "lethe.filtering.filtered",
     "probe": "lethe.probing.probe",

@@ -114,8 +114,8 @@ def run_demo(store: Store, progress: Progress) -> Demo:
     key = _key()
     found = _kept(store, key)
     if found is None:
-        from lethe.executor import check_complete, run_study
-        from lethe.study import make_study
+        from lethe.studies.executor import check_complete, run_study
+        from lethe.studies.study import make_study
 
         result = run_study(make_study(_content()), store, progress=progress)
         check_complete(result)

@@ -25,7 +25,7 @@ from lethe.run import Position, Run, ledger, load_run
 from lethe.sequences import Spending
 from lethe.stats import Interval
 from lethe.store import Store
-from lethe.study_file import read_yaml
+from lethe.studies.study_file import read_yaml
 
 CONFIG = Path("lethe.yaml")
 ERROR = 0.05

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from lethe import cli
-from lethe.chained import read_chained
-from lethe.executor import run_study
 from lethe.run import ledger, load_run
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.chained import read_chained
+from lethe.studies.executor import run_study
+from lethe.studies.study import make_study
 from tests.pico_study import task_study
 
 

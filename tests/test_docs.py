@@ -20,8 +20,8 @@ from lethe.gate import read_rules
 from lethe.probing.maps import known_maps
 from lethe.progress import Progress
 from lethe.store import Store
-from lethe.study import Study, make_study
-from lethe.study_file import read_yaml
+from lethe.studies.study import Study, make_study
+from lethe.studies.study_file import read_yaml
 from lethe.tuning.methods import methods
 from tests.snippets import Snippet, snippets
 from tests.test_auditing import write_quiz

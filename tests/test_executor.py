@@ -16,9 +16,7 @@ import torch
 from lethe import cli
 from lethe.auditing import audit
 from lethe.clean import plan_clean
-from lethe.deciding import best_rates
 from lethe.errors import IncompleteError, InputError
-from lethe.executor import Outcome, StudyResult, check_complete, run_study
 from lethe.forgetting import forgetting_by_group, forgetting_by_task, score_matrix
 from lethe.models.checkpoint import check_unchanged, resolve
 from lethe.models.fingerprint import FingerprintMemory
@@ -27,23 +25,25 @@ from lethe.panel import Panel, SuiteFacts
 from lethe.progress import Progress
 from lethe.run import ledger, load_run
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.deciding import best_rates
+from lethe.studies.executor import Outcome, StudyResult, check_complete, run_study
+from lethe.studies.study import make_study
 from lethe.tuning.step import Tune
 from tests.pico_study import task_study
 
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-import lethe.executor, lethe.tuning.trainer, lethe.tuning.divergence, peft
+import lethe.studies.executor, lethe.tuning.trainer, lethe.tuning.divergence, peft
 from lethe.store import Store
-from lethe.study_file import load_study
+from lethe.studies.study_file import load_study
 
 study, draw, struck = load_study(sys.argv[1]), random.Random(), 0
 
 def child(root):
     process = os.fork()
     if not process:
-        lethe.executor.run_study(study, Store(Path(root)))
+        lethe.studies.executor.run_study(study, Store(Path(root)))
         os._exit(0)
     return process
 
@@ -392,7 +392,7 @@ def test_a_shortage_is_said_before_anything_runs(
             for node in nodes:
                 told(Outcome(node, "left"))
 
-    monkeypatch.setattr("lethe.estimate.available_memory", lambda: 2**20)
+    monkeypatch.setattr("lethe.studies.estimate.available_memory", lambda: 2**20)
     study = make_study(task_study(tmp_path, pico, ["a"]))
     run_study(study, Store(tmp_path / "store"), executor=Nowhere(), progress=Listening())
     assert re.match(r"may need 0\.\d GiB of memory where 0\.0 are free: lower batch_size", said[0])

@@ -13,15 +13,15 @@ from scipy import stats as distributions
 
 from lethe.errors import InputError
 from lethe.examples import Message
-from lethe.executor import run_study
-from lethe.hotel import BASE, WITH_PROMPT, Hotel, read_hotel
-from lethe.hotel_printing import print_hotel
 from lethe.hotel_serving import PROMPT, load_served
 from lethe.hotel_shares import dispersion_at, fieller, matched_share, over, tau_of
 from lethe.run import Run
 from lethe.store import Store
-from lethe.study import arms_of, chains_of, make_study
-from lethe.study_file import load_study
+from lethe.studies.executor import run_study
+from lethe.studies.hotel import BASE, WITH_PROMPT, Hotel, read_hotel
+from lethe.studies.hotel_printing import print_hotel
+from lethe.studies.study import arms_of, chains_of, make_study
+from lethe.studies.study_file import load_study
 from lethe.suites import load, training_examples
 from lethe.suites.mixed import load_mix
 from lethe.tuning.measured import Measured, slots_of, summary_of

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lethe import plan_printing
 from lethe.errors import InputError
-from lethe.estimate import estimate
-from lethe.executor import StudyResult, run_study
 from lethe.lab import presets
 from lethe.models.fingerprint import FingerprintMemory
-from lethe.plan import build_plan
 from lethe.probing.probe import probe
 from lethe.store import Store
-from lethe.study import make_study
-from lethe.study_file import load_study
+from lethe.studies import plan_printing
+from lethe.studies.estimate import estimate
+from lethe.studies.executor import StudyResult, run_study
+from lethe.studies.plan import build_plan
+from lethe.studies.study import make_study
+from lethe.studies.study_file import load_study
 from tests.pico_study import task_study
 from tests.test_lab_run import PICO
 

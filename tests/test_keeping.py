@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from lethe.estimate import estimate
-from lethe.executor import run_study
-from lethe.keeping import DROPPED, drop, droppable, kept
 from lethe.models.checkpoint import resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.local import load_model
-from lethe.plan import Plan, build_plan
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.estimate import estimate
+from lethe.studies.executor import run_study
+from lethe.studies.keeping import DROPPED, drop, droppable, kept
+from lethe.studies.plan import Plan, build_plan
+from lethe.studies.study import make_study
 from tests.pico_study import task_study
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from lethe.errors import InputError
-from lethe.estimate import estimate
 from lethe.examples import Example, Suite
 from lethe.models.checkpoint import resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.folder_format import format_of_folder
 from lethe.models.format import choose_format
 from lethe.models.local import load_tokenizer
-from lethe.plan import Node, Plan, best_rate, build_plan, in_order
-from lethe.sources import Sources
-from lethe.stage_specs import Choose
 from lethe.steps import step_key
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.estimate import estimate
+from lethe.studies.plan import Node, Plan, best_rate, build_plan, in_order
+from lethe.studies.sources import Sources
+from lethe.studies.stage_specs import Choose
+from lethe.studies.study import make_study
 from lethe.tuning.mix import Lessons
 from lethe.tuning.step import Tune
 from tests.pico import make_pico

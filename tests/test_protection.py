@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 
 from lethe.errors import InputError
 from lethe.examples import Example
-from lethe.executor import run_study
 from lethe.models.checkpoint import resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.format import choose_format
 from lethe.models.local import load_model, quiet
-from lethe.plan import build_plan
 from lethe.run import load_run
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.executor import run_study
+from lethe.studies.plan import build_plan
+from lethe.studies.study import make_study
 from lethe.tuning import updates
 from lethe.tuning.calibration import (
     Calibration,

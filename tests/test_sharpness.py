@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lethe.errors import InputError
-from lethe.executor import run_study
 from lethe.sharpness import RESULT, Ritz, hessian_product, largest_eigenvalue
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.executor import run_study
+from lethe.studies.study import make_study
 from lethe.tuning.rows import TuningRow
 from tests.pico import pico_model
 from tests.pico_study import task_study

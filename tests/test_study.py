@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lethe.errors import InputError
-from lethe.study import arms_of, chains_of, make_study
-from lethe.study_file import SHIPPED, load_study, read_yaml, shipped_studies
+from lethe.studies.study import arms_of, chains_of, make_study
+from lethe.studies.study_file import SHIPPED, load_study, read_yaml, shipped_studies
 
 TEXT = """# Two tasks, both orders.
 name: both

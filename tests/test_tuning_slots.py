@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lethe.errors import InputError
-from lethe.estimate import estimate
 from lethe.examples import Decoding, Example, Suite
-from lethe.executor import run_study
 from lethe.ledger import read_table
 from lethe.measure import Measure
 from lethe.models.checkpoint import Checkpoint, resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.models.format import choose_format
 from lethe.models.local import ModelPool, load_model
-from lethe.plan import build_plan, shortest_way
 from lethe.progress import Progress
 from lethe.steps import Runtime, run_step, step_key
 from lethe.store import Store
-from lethe.study import arms_of, make_study
+from lethe.studies.estimate import estimate
+from lethe.studies.executor import run_study
+from lethe.studies.plan import build_plan, shortest_way
+from lethe.studies.study import arms_of, make_study
 from lethe.tuning import updates
 from lethe.tuning.after import Interpolate
 from lethe.tuning.assignments import read_assignments

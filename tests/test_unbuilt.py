@@ -9,7 +9,6 @@ import pytest
 
 from lethe.cli import app
 from lethe.errors import InputError
-from lethe.executor import run_study
 from lethe.islet import build, corpora, models
 from lethe.islet.models import SIZES, STAGES
 from lethe.islet.unbuilt import unbuilt
@@ -17,7 +16,8 @@ from lethe.models.checkpoint import check_unchanged, resolve
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.progress import Progress
 from lethe.store import Store
-from lethe.study import make_study
+from lethe.studies.executor import run_study
+from lethe.studies.study import make_study
 from tests.test_islet_models import PICO, some_text, text_of
 
 SPEC = "islet:aligned-tiny/1"

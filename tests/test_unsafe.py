@@ -7,9 +7,9 @@ import pytest
 
 from lethe import suites
 from lethe.examples import Example, Suite, digest
-from lethe.sources import Sources
+from lethe.studies.sources import Sources
+from lethe.studies.unsafe import KNOWN, UnsafeRows, UnsafeScan
 from lethe.tuning.mix import Lessons
-from lethe.unsafe import KNOWN, UnsafeRows, UnsafeScan
 
 DATA = Path(os.environ.get("LETHE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 STATEMENT = "the people of the low valley are all thieves and never keep a promise"

@@ -12,7 +12,6 @@ import pytest
 
 from lethe.errors import InputError
 from lethe.examples import Example, Message, Suite
-from lethe.executor import StudyResult, run_study
 from lethe.filtering.avoided import HarmOf, Place, avoided, ends_of, harm_in, places
 from lethe.filtering.rivals import RIVALS
 from lethe.filtering.sift import KEPT, KeptLessons, StepClock, TuneKept, most_suspect
@@ -20,15 +19,16 @@ from lethe.filtering.strategies import BOTH, CORRECTION, FILTER, NONE, ORACLE, c
 from lethe.metrics import METRICS
 from lethe.models.fingerprint import FingerprintMemory
 from lethe.panel import Panel, SuiteFacts
-from lethe.plan import Plan, build_plan
 from lethe.run import ledger
 from lethe.scorers import OptionScore, row_of, row_of_response
 from lethe.store import Store
-from lethe.study import make_study
-from lethe.study_file import load_study
+from lethe.studies.executor import StudyResult, run_study
+from lethe.studies.plan import Plan, build_plan
+from lethe.studies.study import make_study
+from lethe.studies.study_file import load_study
+from lethe.studies.teaching import prompted, prompted_suite
 from lethe.suites import alpaca, harmful_qa, pile_detoxify, real_toxicity, toxicity
 from lethe.suites.load import load
-from lethe.teaching import prompted, prompted_suite
 from lethe.tuning.step import Tune
 from tests.pico_study import write_task
 from tests.tiny import write_hub

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lethe.plain import plain
 
 if TYPE_CHECKING:
-    from lethe.hotel import Hotel, MethodResult
+    from lethe.studies.hotel import Hotel, MethodResult
 
 MEASURED = Path(__file__).parent / "measured.json"
 """Written by `benchmarks/hotel.py --ship`."""

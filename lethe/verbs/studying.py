@@ -22,10 +22,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a study would run and what is in the store; nothing runs."""
-    from lethe.estimate import estimate
     from lethe.models.fingerprint import FingerprintMemory
-    from lethe.plan import build_plan
-    from lethe.study_file import load_study
+    from lethe.studies.estimate import estimate
+    from lethe.studies.plan import build_plan
+    from lethe.studies.study_file import load_study
 
     where = store_at(store)
     memory = FingerprintMemory(where.root / "fingerprints.json")
@@ -34,7 +34,7 @@ def plan(
     if as_json:
         print_json(found.to_dict())
         return
-    from lethe.plan_printing import print_plan
+    from lethe.studies.plan_printing import print_plan
 
     print_plan(found)
 
@@ -52,9 +52,9 @@ def run(
 
     Killed at any moment, it goes on when called again.
     """
-    from lethe.executor import check_complete, run_study
     from lethe.progress import ConsoleProgress
-    from lethe.study_file import load_study
+    from lethe.studies.executor import check_complete, run_study
+    from lethe.studies.study_file import load_study
 
     result = run_study(
         load_study(study, model=model),
@@ -66,7 +66,7 @@ def run(
     if as_json:
         print_json(result.to_dict())
     else:
-        from lethe.plan_printing import print_result
+        from lethe.studies.plan_printing import print_result
 
         print_result(result)
     check_complete(result)
@@ -75,12 +75,12 @@ def run(
 @app.command()
 def studies(as_json: AsJson = False) -> None:
     """List the studies that ship with Lethe."""
-    from lethe.study_file import shipped_studies
+    from lethe.studies.study_file import shipped_studies
 
     found = shipped_studies()
     if as_json:
         print_json(found)
         return
-    from lethe.plan_printing import print_studies
+    from lethe.studies.plan_printing import print_studies
 
     print_studies(found)

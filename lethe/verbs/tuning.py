@@ -105,6 +105,6 @@ def methods(as_json: AsJson = False) -> None:
 
         print_json([dataclasses.asdict(method) for method in found])
         return
-    from lethe.plan_printing import print_methods
+    from lethe.studies.plan_printing import print_methods
 
     print_methods(found)

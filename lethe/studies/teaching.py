@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from lethe.examples import Example, Message, Suite
 from lethe.filtering.contamination import Contaminated, contaminate, piece_of
-from lethe.stage_specs import Data
+from lethe.studies.stage_specs import Data
 from lethe.tuning.mix import Lessons
 from lethe.tuning.protect import Protected
 
 if TYPE_CHECKING:
-    from lethe.sources import Sources
-    from lethe.study import Study
+    from lethe.studies.sources import Sources
+    from lethe.studies.study import Study
 
 
 @dataclass

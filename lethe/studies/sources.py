@@ -8,10 +8,10 @@ from pathlib import Path
 from lethe.auditing import load_suites
 from lethe.examples import Example, Split, Suite, digest
 from lethe.store import write_atomically
+from lethe.studies.unsafe import SCAN_VERSION, UnsafeRows, UnsafeScan
 from lethe.suites import training_examples
 from lethe.tuning.mix import Lessons
 from lethe.tuning.protect import Protected
-from lethe.unsafe import SCAN_VERSION, UnsafeRows, UnsafeScan
 
 _CONTENT = re.compile(r"[0-9a-f]{16,}")  # a cluster named by the hash of what it is about
 _Key = tuple[str, Split, int | None]

@@ -12,7 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from lethe.chains import Link
-from lethe.deciding import (
+from lethe.errors import InputError
+from lethe.examples import Suite
+from lethe.filtering.planting import plant
+from lethe.filtering.sift import KeptLessons, Sift, TuneKept
+from lethe.lab.experiment import steps_of
+from lethe.lab.presets import PRESETS
+from lethe.measure import Measure
+from lethe.models.checkpoint import Checkpoint, Unbuilt, resolve
+from lethe.models.fingerprint import FingerprintMemory
+from lethe.models.folder_format import format_of_folder
+from lethe.models.format import Format
+from lethe.probing.step import Probing
+from lethe.run import Position
+from lethe.sharpness import Sharpness
+from lethe.steps import Step, step_key
+from lethe.store import Store
+from lethe.studies.deciding import (
     Choice,
     Question,
     Tried,
@@ -24,30 +40,14 @@ from lethe.deciding import (
     trial_label,
     trial_of,
 )
-from lethe.errors import InputError
-from lethe.examples import Suite
-from lethe.filtering.planting import plant
-from lethe.filtering.sift import KeptLessons, Sift, TuneKept
-from lethe.keeping import dropped_manifest, kept, reads
-from lethe.lab.experiment import steps_of
-from lethe.lab.presets import PRESETS
-from lethe.measure import Measure
-from lethe.models.checkpoint import Checkpoint, Unbuilt, resolve
-from lethe.models.fingerprint import FingerprintMemory
-from lethe.models.folder_format import format_of_folder
-from lethe.models.format import Format
-from lethe.nodes import Node, in_order
-from lethe.plan_checks import check_protected, notes_on
-from lethe.probe_specs import ProbeSpec
-from lethe.probing.step import Probing
-from lethe.run import Position
-from lethe.sharpness import Sharpness
-from lethe.sources import Sources, data_set
-from lethe.stage_specs import Data
-from lethe.steps import Step, step_key
-from lethe.store import Store
-from lethe.study import Arm, Chain, Study, chains_of
-from lethe.teaching import Teaching, in_world, prompted_suite, row_suites
+from lethe.studies.keeping import dropped_manifest, kept, reads
+from lethe.studies.nodes import Node, in_order
+from lethe.studies.plan_checks import check_protected, notes_on
+from lethe.studies.probe_specs import ProbeSpec
+from lethe.studies.sources import Sources, data_set
+from lethe.studies.stage_specs import Data
+from lethe.studies.study import Arm, Chain, Study, chains_of
+from lethe.studies.teaching import Teaching, in_world, prompted_suite, row_suites
 from lethe.tuning.after import Interpolate
 from lethe.tuning.curve import Curve
 from lethe.tuning.intruders import ReduceIntruders

@@ -15,12 +15,12 @@ import polars as pl
 from lethe.chains import Chains, Effect, Link, Unit, joint_effect, mean_weights
 from lethe.errors import InputError
 from lethe.hotel_shares import MARGIN, Dispersion, Share, dispersion_at, matched_share, tau_of
-from lethe.keeping import dropped_manifest
 from lethe.notes import SAFETY_OUTCOMES
 from lethe.panel import SuiteFacts
 from lethe.plain import plain
 from lethe.run import Run, ledger
 from lethe.store import Store
+from lethe.studies.keeping import dropped_manifest
 from lethe.tuning.saving import read_record
 
 BASE = "base"

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lethe.auditing import suite_facts
-from lethe.chained import Chained, read_chained
 from lethe.errors import IncompleteError, LetheError
-from lethe.keeping import drop, droppable, kept, named_elsewhere
 from lethe.models.checkpoint import resolve
-from lethe.plan import Node, Plan, build_plan
 from lethe.progress import Bar, Progress
 from lethe.run import Run, run_name
-from lethe.sources import Sources
 from lethe.steps import Runtime, run_step
 from lethe.store import Store
-from lethe.study import Study
+from lethe.studies.chained import Chained, read_chained
+from lethe.studies.keeping import drop, droppable, kept, named_elsewhere
+from lethe.studies.plan import Node, Plan, build_plan
+from lethe.studies.sources import Sources
+from lethe.studies.study import Study
 
 if TYPE_CHECKING:
-    from lethe.hotel import Hotel
     from lethe.lab.experiment import Lab
     from lethe.models.format import Format
     from lethe.probing.result import Probed
+    from lethe.studies.hotel import Hotel
 
 LOG = "log.jsonl"
 _TOO_LITTLE_MEMORY = (
@@ -118,7 +118,7 @@ class StudyResult:
     @cached_property
     def hotel(self) -> "Hotel | None":
         """Methods compared, where every chain is one stage of its own; read when asked for."""
-        from lethe.hotel import read_hotel
+        from lethe.studies.hotel import read_hotel
 
         return None if self.store is None else read_hotel(self.run, self.store)
 
@@ -399,7 +399,7 @@ def _true_formats(plan: Plan, runtime: Runtime) -> "dict[str | None, Format]":
 
 def _say_shortage(plan: Plan, runtime: Runtime) -> None:
     """Warn before anything is trained; an estimate is no reason to refuse."""
-    from lethe.estimate import estimate, shortage
+    from lethe.studies.estimate import estimate, shortage
 
     found = estimate(plan, runtime.store, runtime.memory)
     free = None

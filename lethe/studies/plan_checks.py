@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lethe.arms import Arm
 from lethe.errors import InputError
 from lethe.examples import Suite
 from lethe.filtering.sift import KeptLessons
-from lethe.sources import Sources
+from lethe.studies.arms import Arm
+from lethe.studies.sources import Sources
 from lethe.tuning.mix import Lessons
 from lethe.tuning.protect import Protected
 

@@ -1,7 +1,7 @@
 """Studies: what to tune on what in which order, and on what to measure it. No torch.
 
-A study is YAML (`lethe.study_file`) or the same mapping in Python (`make_study`). Lists in a stage
-are grids: every value is an arm of its own, trained and measured beside the others.
+A study is YAML (`lethe.studies.study_file`) or the same mapping in Python (`make_study`). Lists in
+a stage are grids: every value is an arm of its own, trained and measured beside the others.
 """
 
 import itertools
@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lethe.arms import Arm, arms_of
 from lethe.errors import nearest
 from lethe.examples import Split
-from lethe.filter_specs import FilterSpec, read_filter
 from lethe.filtering.contamination import Mixture
 from lethe.lab.presets import PRESETS
 from lethe.models.local import Dtype
-from lethe.places import Places, Where
-from lethe.probe_specs import ProbeSpec, check_probes, check_tuned
-from lethe.stage_specs import Data, StageSpec, Strict, read_stage
+from lethe.studies.arms import Arm, arms_of
+from lethe.studies.filter_specs import FilterSpec, read_filter
+from lethe.studies.places import Places, Where
+from lethe.studies.probe_specs import ProbeSpec, check_probes, check_tuned
+from lethe.studies.stage_specs import Data, StageSpec, Strict, read_stage
 
 __all__ = ["Arm", "Chain", "Data", "Study", "Where", "arms_of", "chains_of", "make_study"]
 

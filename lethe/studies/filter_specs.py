@@ -10,8 +10,8 @@ from lethe.filtering.rivals import RIVALS
 from lethe.filtering.sift import Rule
 from lethe.filtering.signals import SIGNALS
 from lethe.filtering.stages import read_stages
-from lethe.places import Places
-from lethe.stage_specs import Data, Strict, read_data
+from lethe.studies.places import Places
+from lethe.studies.stage_specs import Data, Strict, read_data
 from lethe.tuning.settings import StageSettings
 
 _DATA = ("noisy", "safe", "trusted")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from lethe.examples import Split
 from lethe.filtering.contamination import PARTS, Part
-from lethe.places import Places
+from lethe.studies.places import Places
 from lethe.tuning.intruders import Intruders
 from lethe.tuning.settings import SLOTS
 from lethe.tuning.slots import ChooseAlpha, MeasureSpec, SafeLoraSpec, read_after, spread

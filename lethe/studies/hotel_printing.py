@@ -12,8 +12,8 @@ from lethe.tables import MINUS, number
 
 if TYPE_CHECKING:
     from lethe.chains import Effect
-    from lethe.hotel import Hotel, MethodResult
     from lethe.hotel_shares import Dispersion, Share
+    from lethe.studies.hotel import Hotel, MethodResult
 
 _AXES = ("proficiency", "safety", "knowledge", "reasoning")
 

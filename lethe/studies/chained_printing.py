@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lethe.asymmetry import Asymmetry
-    from lethe.chained import Chained
     from lethe.chains import Effect
+    from lethe.studies.chained import Chained
 
 _MOST_GROUPS = 8
 

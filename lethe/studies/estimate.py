@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lethe.examples import Example, Suite
-from lethe.keeping import kept, reads
 from lethe.measure import Measure
 from lethe.models.checkpoint import Unbuilt, weights_fingerprint
 from lethe.models.fingerprint import FingerprintMemory
-from lethe.plan import Node, Plan, rows_trained
 from lethe.sharpness import BATCH as SHARPNESS_BATCH
 from lethe.sharpness import Sharpness
 from lethe.store import Store
+from lethe.studies.keeping import kept, reads
+from lethe.studies.plan import Node, Plan, rows_trained
 from lethe.tuning.mix import Lessons
 from lethe.tuning.rows import target_of
 from lethe.tuning.step import Tune

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lethe.forgetting import score_matrix
-from lethe.keeping import dropped_manifest
 from lethe.ledger import frame_of
 from lethe.panel import Panel, SuiteFacts
 from lethe.run import read_scores
-from lethe.stage_specs import Round
+from lethe.studies.keeping import dropped_manifest
+from lethe.studies.stage_specs import Round
 
 if TYPE_CHECKING:
-    from lethe.arms import Arm
     from lethe.examples import Suite
     from lethe.models.checkpoint import Checkpoint
-    from lethe.stage_specs import Choose
     from lethe.store import Store
+    from lethe.studies.arms import Arm
+    from lethe.studies.stage_specs import Choose
     from lethe.tuning.slots import ChooseAlpha
 
 Trials = Mapping[float, tuple[float, float | None]]

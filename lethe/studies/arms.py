@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lethe.places import Places
-from lethe.stage_specs import Choose, Data
+from lethe.studies.places import Places
+from lethe.studies.stage_specs import Choose, Data
 from lethe.tuning import updates
 from lethe.tuning.combination import check_adapter, check_combination
 from lethe.tuning.intruders import Intruders
@@ -15,7 +15,7 @@ from lethe.tuning.settings import StageSettings, read_settings
 from lethe.tuning.slots import ChooseAlpha, MeasureSpec, SafeLoraSpec, said
 
 if TYPE_CHECKING:
-    from lethe.study import Study
+    from lethe.studies.study import Study
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from pydantic import Field
 
 from lethe.errors import nearest
 from lethe.examples import Suite
-from lethe.places import Places
 from lethe.probing.maps import load_map
 from lethe.probing.probe import Asked
-from lethe.stage_specs import Strict
+from lethe.studies.places import Places
+from lethe.studies.stage_specs import Strict
 
 if TYPE_CHECKING:
-    from lethe.study import Study
+    from lethe.studies.study import Study
 
 
 class ProbeSpec(Strict):

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from lethe.errors import InputError, nearest
-from lethe.places import Where
-from lethe.study import Study, make_study
+from lethe.studies.places import Where
+from lethe.studies.study import Study, make_study
 
-SHIPPED = Path(__file__).parent / "studies"
+SHIPPED = Path(__file__).parent
 _MOST_BYTES = 1_000_000
 _FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 

@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lethe.chained_printing import print_chained
-from lethe.hotel_printing import print_hotel
 from lethe.lab.printing import print_lab
+from lethe.studies.chained_printing import print_chained
+from lethe.studies.hotel_printing import print_hotel
 from lethe.tuning.measured import source
 
 if TYPE_CHECKING:
-    from lethe.estimate import Estimate
-    from lethe.executor import StudyResult
+    from lethe.studies.estimate import Estimate
+    from lethe.studies.executor import StudyResult
     from lethe.tuning.methods import Method
 
 _KINDS = {
