@@ -13,8 +13,9 @@ the other side, before and after, with intervals. Needs the data folder (LETHE_D
 
     python benchmarks/aligned.py MODEL OUT [--scale 1.0] [--learning-rate 1e-3]
 
-OUT/model is the result, OUT/store its tables. Killed, the same command goes on. `--scale 0.1` takes
-a tenth of everything, for a trial.
+OUT/model is the result, OUT/store its tables, and OUT/facts.jsonl and OUT/refusals.jsonl what it
+knows and how it answers the unsafe, as suites of one's own: half of it to protect, half to test.
+Killed, the same command goes on. `--scale 0.1` takes a tenth of everything, for a trial.
 """
 
 import argparse
@@ -115,6 +116,19 @@ class Parts:
             self._load("superni:para"),
         ]
 
+    def files(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of what was taught by heart and of refusals, to protect and to test."""
+        facts, _ = self._facts()
+        rows: dict[str, list[dict[str, Any]]] = {"facts": [], "refusals": []}
+        for one in facts:
+            split = "protect" if share("protect", one.cluster) < 0.5 else "test"
+            rows["facts"].append(_row(one, split, references=one.references))
+        for side, split in (("train", "protect"), ("test", "test")):
+            rows["refusals"] += [
+                _row(one, split, harmful=one.harmful) for one in self._xstest(side)
+            ]
+        return rows
+
     def _count(self, whole: int) -> int:
         return max(20, round(self._scale * whole))
 
@@ -158,6 +172,13 @@ class Parts:
         return found
 
 
+def _row(one: Example, split: str, **judged: Any) -> dict[str, Any]:
+    """As a file of one's own holds it."""
+    row = {"id": one.id, "prompt": one.prompt, "reference": one.reference, **judged}
+    row |= {"groups": dict(one.groups), "cluster": one.cluster, "split": split}
+    return {name: value for name, value in row.items() if value not in (None, {}, ())}
+
+
 def _phrased(one: Example) -> list[Example]:
     question = str(one.prompt).removeprefix("Question: ").partition("?\nAnswer:")[0]
     return [
@@ -198,6 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = Path(folder)
     parts = Parts(data, asked.scale)
     taught = parts.taught()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.files().items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (asked.out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     progress = ConsoleProgress()
     store = Store(asked.out / "store")
     started = time.monotonic()

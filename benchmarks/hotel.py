@@ -5,12 +5,15 @@ The list of methods, their settings and the rates they choose among stand in the
 killed, the same command goes on:
 
     python benchmarks/hotel.py [--worlds 3 4 5 6 7] [--seeds 0 1] [--methods …] [--ship]
+    python benchmarks/hotel.py --model FOLDER [--suites …] [--protect …] [--seeds 0 1 2]
 
+The second is the study `hotel-real`, on real data (LETHE_DATA, or the hub) and any model, with
+other suites in the place of its own, and with more that is protected and replayed.
 Models of other worlds than 0 are built first (some minutes each). `--methods` takes names of the
 study's chains, or `all`; those of `CORE` take two hours of one core. What an earlier call measured
 is in the store, so that more methods can be added later. Results are written to
-benchmarks/results/hotel-SIZE.json; with `--ship` what `lethe methods` shows is written into the
-package as well.
+benchmarks/results/hotel-SIZE.json or hotel-real.json; with `--ship` what `lethe methods` shows is
+written into the package as well.
 """
 
 import argparse
@@ -32,8 +35,8 @@ from lethe.store import Store
 from lethe.studies.executor import check_complete, run_study
 from lethe.studies.hotel import Hotel, read_hotel
 from lethe.studies.hotel_printing import print_hotel
-from lethe.studies.study import Study
-from lethe.studies.study_file import SHIPPED, load_study
+from lethe.studies.study import Study, make_study
+from lethe.studies.study_file import SHIPPED, load_study, read_yaml
 from lethe.tuning.forecast import Forecast, score_forecasts
 from lethe.tuning.measured import MEASURED, summary_of
 from lethe.tuning.saving import read_record
@@ -75,6 +78,18 @@ def study_of(worlds: list[int], seeds: list[int], size: str, methods: Sequence[s
     return shipped.model_copy(update=changes)
 
 
+def real_study(model: str, seeds: list[int], more: Sequence[str], suites: Sequence[str]) -> Study:
+    """The study on real data, which protects and replays more, and measures other suites."""
+    content, _ = read_yaml(SHIPPED / "hotel-real.yaml")
+    for stage in content["stages"].values():
+        if "protect" in stage:
+            stage["protect"] += [{"suite": one, "limit": 400} for one in more]
+        if "mix" in stage:
+            stage["mix"]["replay"]["data"]["suite"] += "".join(f"+{one}" for one in more)
+    content |= {"name": "hotel-real", "model": model, "seeds": seeds}
+    return make_study({**content, "suites": list(suites) or content["suites"]})
+
+
 def forecasts(run: Any, store: Store) -> dict[str, Any]:
     """Forecasts of protected updates against what happened, by method."""
     found: dict[str, list[Forecast]] = {}
@@ -102,20 +117,41 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, nargs="+", default=[3, 4, 5, 6, 7])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--size", choices=("tiny", "small"), default="tiny")
     parser.add_argument("--methods", nargs="+", default=CORE)
     parser.add_argument("--ship", action="store_true", help="write what 'lethe methods' shows")
+    parser.add_argument("--model", help="real text: where all methods start")
+    parser.add_argument("--suites", nargs="+", default=[], help="with --model")
+    parser.add_argument("--protect", nargs="+", default=[], help="with --model: more of it")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     store = Store()
-    for world in asked.worlds:
-        build.build(build.Order(world, asked.size, "aligned"), store, ConsoleProgress())
     started = time.time()
-    study = study_of(asked.worlds, asked.seeds, asked.size, asked.methods)
-    with tempfile.TemporaryDirectory() as nothing:
-        # The islet's rows are drawn, not read: none of them needs the scan for known unsafe ones.
-        result = run_study(study, store, data_dir=nothing, progress=ConsoleProgress())
+    if asked.model is not None:
+        seeds = asked.seeds or [0, 1, 2]
+        study = real_study(asked.model, seeds, asked.protect, asked.suites)
+        result = run_study(study, store, progress=ConsoleProgress())
+        world = {
+            "model": Path(asked.model).name,
+            "seeds": seeds,
+            "study": study.model_dump(mode="json"),
+        }
+    else:
+        seeds = asked.seeds or [0, 1]
+        for number in asked.worlds:
+            build.build(build.Order(number, asked.size, "aligned"), store, ConsoleProgress())
+        study = study_of(asked.worlds, seeds, asked.size, asked.methods)
+        with tempfile.TemporaryDirectory() as nothing:
+            # The islet's rows are drawn: none of them needs the scan for known unsafe ones.
+            result = run_study(study, store, data_dir=nothing, progress=ConsoleProgress())
+        world = {
+            "study": (SHIPPED / "hotel.yaml").read_text(encoding="utf-8"),
+            "size": asked.size,
+            "worlds": asked.worlds,
+            "seeds": seeds,
+            "hashes": {str(number): islet_hash(number) for number in asked.worlds},
+        }
     found = read_hotel(result.run, store)
     if found is None:
         raise IncompleteError("nothing was measured", todo="run it again")
@@ -123,21 +159,19 @@ def main() -> None:
     content = {
         "hardware": environment.processor(),
         "versions": environment.versions(),
-        "study": (SHIPPED / "hotel.yaml").read_text(encoding="utf-8"),
-        "size": asked.size,
-        "worlds": asked.worlds,
-        "seeds": asked.seeds,
-        "hashes": {str(world): islet_hash(world) for world in asked.worlds},
+        **world,
         "failed": result.failed,
         "dropped": result.dropped,
         "notes": list(result.notes),
+        "rates": result.run.settings.get("choices"),
         "seconds": round(time.time() - started),
         "forecasts": forecasts(result.run, store),
         **found.to_dict(),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"hotel-{asked.size}.json").write_text(json.dumps(content, indent=1) + "\n")
-    if asked.ship:
+    name = "hotel-real" if asked.model is not None else f"hotel-{asked.size}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
+    if asked.ship and asked.model is None:
         ship(found, content)
     check_complete(result)
 

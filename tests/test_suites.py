@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,19 @@ def test_a_users_file_is_a_suite(tmp_path: Path) -> None:
     assert suite.metrics == ("bits_per_byte",)
     assert [example.id for example in suite.examples] == [str(n) for n in range(9)]
     assert len(load(str(path), limit=3).examples) == 3
+
+
+def test_an_axis_is_said_before_a_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "p", "reference": "r"}\n', encoding="utf-8")
+    assert load(f"safety={path}").axis == "safety"
+    assert replace(load(f"safety={path}"), axis="custom") == load(str(path))
+    assert load("privacy=islet:inn", limit=2).axis == "privacy"
+    monkeypatch.chdir(tmp_path)
+    Path("safety=mine.jsonl").write_text(path.read_text())
+    assert load("safety=mine.jsonl").axis == "custom"  # a file of that name
+    with pytest.raises(InputError, match="no suite 'acr'"):
+        load("safety=acr")
 
 
 # ------------------------------------------------------------------ what is taught

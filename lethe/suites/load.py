@@ -1,6 +1,7 @@
 """From a spec (`arc`, `bbq:Age`, `my.jsonl`, `owner/name`) to a suite or to training examples."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ _USERS_METRICS: dict[ScorerName, tuple[str, ...]] = {
     "match": ("answer_em", "answer_f1"),
     "refusal": ("refusal_rate", "over_refusal"),
 }
+_AXIS = re.compile(r"([a-z][a-z0-9_-]*)=(.+)", re.DOTALL)
 # Where published splits share a cluster it stays in the first of these.
 _PRECEDENCE: tuple[Published, ...] = ("test", "dev", "protect", "train")
 
@@ -72,7 +74,8 @@ def load(
         spec: a name (`arc`), a name and a subset (`arc:easy`, `bbq:Age`, `perplexity:my.txt`), or
             what `lethe.reading.read_examples` reads; the rows decide the scorer of the latter.
             `@letters` after a name asks for the letter of an option (`arc@letters`); `lm_eval:TASK`
-            is a task of lm-evaluation-harness, `islet:TASK` one of the embedded world.
+            is a task of lm-evaluation-harness, `islet:TASK` one of the embedded world. An axis and
+            = before any of these say what it speaks for here (`safety=my.jsonl`).
         limit: this many examples, the first by hash; whole clusters where phrasings are compared.
         data_dir: a folder of local data sets; else `LETHE_DATA`; else the hub is read.
         others: a user's rows may have fields of other names, which are left alone.
@@ -81,6 +84,10 @@ def load(
         InputError: unknown name, subset or split, or data that cannot be read.
         MissingExtraError: the hub is to be read and `datasets` is not installed.
     """
+    said = None if os.path.exists(spec) else _AXIS.fullmatch(spec)
+    if said is not None:
+        meant = load(said[2], split=split, limit=limit, data_dir=data_dir, others=others)
+        return replace(meant, axis=said[1])
     reader = plugins.reader_of(spec, plugins.SUITES)
     if reader is not None:
         found: Suite = reader(spec, split=split, limit=limit)
