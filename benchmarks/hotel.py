@@ -159,6 +159,7 @@ def main() -> None:
     content = {
         "hardware": environment.processor(),
         "versions": environment.versions(),
+        **found.to_dict(),
         **world,
         "failed": result.failed,
         "dropped": result.dropped,
@@ -166,7 +167,6 @@ def main() -> None:
         "rates": result.run.settings.get("choices"),
         "seconds": round(time.time() - started),
         "forecasts": forecasts(result.run, store),
-        **found.to_dict(),
     }
     RESULTS.mkdir(exist_ok=True)
     name = "hotel-real" if asked.model is not None else f"hotel-{asked.size}"

@@ -18,7 +18,7 @@ from lethe.models.format import choose_format
 from lethe.models.local import load_model
 from lethe.tuning import updates
 from lethe.tuning.aside import adapter_off
-from lethe.tuning.budget import reading_steps
+from lethe.tuning.budget import reading_steps, readings_worth
 from lethe.tuning.divergence import HeldOut
 from lethe.tuning.mix import Lessons, Replay
 from lethe.tuning.penalty import L2Penalty
@@ -377,12 +377,20 @@ def test_about_ten_readings(steps: int, expected: Any) -> None:
     assert found == expected if isinstance(expected, list) else len(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("trained", "held", "readings"), [(10_000, 64, 10), (1000, 64, 5), (100, 10, 3), (20, 64, 2)]
+)
+def test_readings_take_a_tenth_of_a_training(trained: int, held: int, readings: int) -> None:
+    assert readings_worth(trained, held) == readings
+
+
 @pytest.mark.parametrize("update", ["lora", "full"])
 def test_the_divergence_is_read_over_the_training(stage: Any, pico: Path, update: str) -> None:
     rows = examples(60)
     settings = {"update": update, "learning_rate": 3e-3, "batch_size": 4}
     result = stage(rows, max_steps=25, held_out=5, **settings)
-    assert [step for step, _ in result.divergences] == sorted(reading_steps(25))
+    # 100 rows trained on, 5 read each time for a third of the cost: six readings are a tenth.
+    assert [step for step, _ in result.divergences] == sorted(reading_steps(25, 6))
     assert result.divergences[0][1] < result.divergences[-1][1]
     assert result.divergence == pytest.approx(result.divergences[-1][1], rel=1e-5)
     record = json.loads((result.folder / "lethe.json").read_text())["result"]
@@ -401,9 +409,9 @@ def test_reading_leaves_no_trace(stage: Any, update: str) -> None:
     from unittest.mock import patch
 
     rows = examples(60)
-    settings = {"update": update, "max_steps": 10, "held_out": 5}
+    settings = {"update": update, "max_steps": 10, "held_out": 5, "kl_budget": 1e9}
     read = stage(rows, **settings)
-    with patch("lethe.tuning.budget.reading_steps", lambda steps: {steps}):
+    with patch("lethe.tuning.budget.reading_steps", lambda steps, readings: {steps}):
         once = stage(rows, **settings)
     assert (len(read.divergences), len(once.divergences)) == (10, 1)
     name = "model.safetensors" if update == "full" else "adapter_model.safetensors"
@@ -429,7 +437,7 @@ def test_a_budget_stops_and_keeps_the_last_state_below_it(
 ) -> None:
     rows = examples(60)
     settings = {"update": update, "max_steps": 20, "held_out": 5, "learning_rate": 3e-3}
-    free = stage(rows, **settings)
+    free = stage(rows, kl_budget=1e9, **settings)
     steps, values = zip(*free.divergences, strict=True)
     budget = (values[3] + values[4]) / 2
     assert values[3] < budget < values[4]
@@ -473,6 +481,7 @@ def test_a_training_that_was_broken_off_goes_on_with_its_readings(
         "learning_rate": 3e-3,
         "anchor": {"kl": {"weight": 0.2}},
         "mask": 1e6,
+        "kl_budget": 1e9,
     }
     whole = stage(rows, **settings)
     reading, count = HeldOut.reading, iter(range(99))

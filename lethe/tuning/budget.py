@@ -15,19 +15,30 @@ from lethe.tuning.divergence import HeldOut
 from lethe.tuning.processes import ALONE, Processes, whole_weights
 
 READINGS = 10
+_SHARE = 0.1
+"""Of a training's own time, what readings may take where none of them can stop it."""
 _BELOW = "below.safetensors"
 
 
-def reading_steps(steps: int) -> set[int]:
-    """The steps after which the divergence is read: about ten, evenly spread, the last included."""
-    return {-(-steps * part // READINGS) for part in range(1, READINGS + 1)}
+def readings_worth(trained: int, held: int) -> int:
+    """How many readings of `held` rows a training on `trained` rows bears: 2 to 10.
+
+    A row that is read costs a forward pass, about a third of a row that is trained on.
+    """
+    return min(READINGS, max(2, round(3 * _SHARE * trained / held)))
+
+
+def reading_steps(steps: int, readings: int = READINGS) -> set[int]:
+    """The steps after which the divergence is read: evenly spread, the last included."""
+    return {-(-steps * part // readings) for part in range(1, readings + 1)}
 
 
 class DivergenceReader(TrainerCallback):
-    """Reads KL(parent‖tuned) about ten times over a training; what it read stands in the history.
+    """Reads KL(parent‖tuned) over a training; what it read stands in the history.
 
     Args:
         held: the rows to read on; None: nothing is read.
+        readings: how often; with a budget always about ten times.
         budget: nats per token; a reading above it ends the training. None: never.
         folder: where the last state below the budget is kept.
         processes: those that train; all read, and go by what the main one read.
@@ -38,12 +49,13 @@ class DivergenceReader(TrainerCallback):
         held: HeldOut | None,
         *,
         steps: int,
+        readings: int,
         budget: float | None,
         folder: Path,
         processes: Processes = ALONE,
     ) -> None:
         self._held, self._budget = held, budget
-        self._when = reading_steps(steps)
+        self._when = reading_steps(steps, readings if budget is None else READINGS)
         self._folder = folder
         self._processes = processes
         self.seconds = 0.0

@@ -69,7 +69,7 @@ class StageResult:
         divergence: KL(parent‖tuned), mean over held-out target positions, nats per token.
         loss: (step, mean cross-entropy of its targets in nats per token).
         replayed: of the rows trained on over all passes, how many were earlier data.
-        divergences: (step, divergence), about ten over the training.
+        divergences: (step, divergence), two to ten over the training, by its length.
         reading_seconds: spent on these.
         stopped: where and why a KL budget ended the training, and the step whose state is kept.
         pull: what the anchor added to the loss, mean over the last ten steps.

@@ -15,7 +15,7 @@ from lethe.progress import Progress
 from lethe.tuning import trainer as engine
 from lethe.tuning import updates
 from lethe.tuning.before import Before
-from lethe.tuning.budget import DivergenceReader
+from lethe.tuning.budget import DivergenceReader, readings_worth
 from lethe.tuning.course import Course
 from lethe.tuning.penalty import penalty_of
 from lethe.tuning.processes import shares, whole_weights
@@ -81,6 +81,7 @@ def train(
     reader = DivergenceReader(
         before.held,
         steps=course.steps,
+        readings=readings_worth(len(course.order), max(1, len(course.held))),
         budget=settings.kl_budget,
         folder=stage.partial,
         processes=processes,

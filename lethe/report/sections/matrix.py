@@ -1,7 +1,7 @@
 """The stage × suite matrix: what every suite scores after every stage of a chain."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,23 @@ def build(material: Material) -> dict[str, Any] | None:
     if not by_chain or not material.facts:
         return None
     shown = list(by_chain.items())[:MOST_CHAINS]
+    worlds = {line.world for line in material.lines}
     found: dict[str, Any] = plain(
         {
-            "suites": list(material.facts),
+            # Suites of all worlds share a column, which the first world's would name.
+            "suites": [_bare(name, worlds) for name in material.facts],
             "axes": [facts.axis for facts in material.facts.values()],
             "chains": [_chain(material, name, lines) for name, lines in shown],
             "left_out": len(by_chain) - len(shown),
         }
     )
     return found
+
+
+def _bare(suite: str, worlds: Collection[str | None]) -> str:
+    """Without its world, where there are several."""
+    names = [suite.removesuffix(f"/{world}") for world in worlds if len(worlds) > 1]
+    return min(names, key=len, default=suite)
 
 
 def _chain(material: Material, name: str, lines: Sequence[Line]) -> dict[str, Any]:

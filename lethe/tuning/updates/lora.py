@@ -24,7 +24,8 @@ def lora(
 
     Paper: LoRA (Hu et al., arXiv 2106.09685).
     Cost: the memory of the frozen weights and little else; the result is a plain PEFT adapter.
-    Not for: a task far from the base. It keeps more than full tuning and learns less.
+    Not for: a task far from the base. It keeps more than full tuning where it learns less; at
+    equal proficiency it may keep less.
 
     Args:
         model: a Transformers causal language model.
