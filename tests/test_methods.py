@@ -125,7 +125,7 @@ def written(path: Path, name: str, count: int, *, answered: bool = True) -> str:
 def test_protect_alone_does_what_the_study_recommends(pico: Path, tmp_path: Path) -> None:
     task, kept = written(tmp_path, "task", 24), written(tmp_path, "kept", 12)
     named: Any = {"limit": None, "data_dir": None, "store": Store(tmp_path / "store")}
-    short = {"max_steps": 5, "batch_size": 4, "held_out": 0, "rank": 2}
+    short = {"max_steps": 5, "batch_size": 4, "held_out": 0}
     facts = tune_command(str(pico), task, tmp_path / "out", short, protect=[kept], **named)
     words = read_settings(PROTECTED).words
     assert facts["method"] == " + ".join([*words, f"replay {SHARE:g}"])
@@ -133,13 +133,19 @@ def test_protect_alone_does_what_the_study_recommends(pico: Path, tmp_path: Path
     assert record is not None
     assert record["settings"]["update"] == PROTECTED["update"]
     assert record["result"]["replayed"] == round(SHARE * 20)
+    # Where there is no room for it, with adapters.
+    lora = {**short, "update": "lora", "rank": 2}
+    facts = tune_command(str(pico), task, tmp_path / "lora", lora, protect=[kept], **named)
+    words = read_settings({**PROTECTED, "update": "lora"}).words
+    assert facts["method"] == " + ".join([*words, f"replay {SHARE:g}"])
     # Whoever says how, is not talked over.
-    said = {**short, "update": "nullspace", "energy": 0.5}
+    said = {**short, "update": "nullspace", "energy": 0.5, "rank": 2}
     facts = tune_command(str(pico), task, tmp_path / "own", said, protect=[kept], **named)
     assert facts["method"] == "nullspace"
     assert "plain LoRA" in facts["forecast kept.jsonl"]
     with pytest.raises(InputError, match="protects nothing"):
-        tune_command(str(pico), task, tmp_path / "no", {"update": "lora"}, protect=[kept], **named)
+        mask = {"update": "lora", "mask": 100.0}
+        tune_command(str(pico), task, tmp_path / "no", mask, protect=[kept], **named)
 
 
 def test_protected_prompts_without_answers_are_answered_by_the_parent(tmp_path: Path) -> None:

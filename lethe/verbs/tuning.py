@@ -17,14 +17,14 @@ def tune(
         str | None,
         typer.Option(
             help="lora (default), full, nullspace, contrast, … (see 'lethe methods'); with "
-            "--protect alone: LoRA, replay of what is protected, KL."
+            "--protect alone: full, replay of what is protected, KL."
         ),
     ] = None,
     protect: Annotated[
         list[str] | None,
         typer.Option(
-            help="A suite or file not to disturb (its protect split), for nullspace, contrast, "
-            "corda. Repeatable."
+            help="A suite or file not to disturb (its protect split): calibrates nullspace, "
+            "contrast, corda; with other updates it is replayed, with a KL anchor. Repeatable."
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Peak rate.")] = None,
