@@ -10,8 +10,8 @@ killed, the same command goes on:
 The second is the study `hotel-real`, on real data (LETHE_DATA, or the hub) and any model, with
 other suites in the place of its own, and with more that is protected and replayed.
 Models of other worlds than 0 are built first (some minutes each). `--methods` takes names of the
-study's chains, or, on the islet, `all`; those of `CORE` take an hour of one core. What an earlier call measured
-is in the store, so that more methods can be added later. Results are written to
+study's chains, or, on the islet, `all`; those of `CORE` take an hour of one core. What an earlier
+call measured is in the store, so that more methods can be added later. Results are written to
 benchmarks/results/hotel-SIZE.json or hotel-real.json; with `--ship` what `lethe methods` shows is
 written into the package as well.
 """
@@ -53,8 +53,10 @@ CORE = (
     "mica",
     "replay",
     "replay + kl",
+    "nullspace, hard",
+    "lora + replay + kl",
 )
-"""Eight trainings a seed, eight more for the trials, and what can be done after them."""
+"""Ten trainings a seed, ten more for the trials, and what can be done after them."""
 
 
 def study_of(worlds: list[int], seeds: list[int], size: str, methods: Sequence[str]) -> Study:
