@@ -72,11 +72,25 @@ def step_key(step: Step) -> str:
     )
 
 
-def run_step(step: Step, runtime: Runtime) -> tuple[StoredObject, bool]:
-    """The result of a step, computed unless it is in the store; and whether it was."""
+class BusyError(Exception):
+    """Another process is at work on this step."""
+
+
+def run_step(step: Step, runtime: Runtime, *, wait: bool = True) -> tuple[StoredObject, bool]:
+    """The result of a step, computed unless it is in the store; and whether it was.
+
+    Raises:
+        BusyError: another process computes it, and `wait` is false.
+    """
+
+    def waiting() -> None:
+        if not wait:
+            raise BusyError(step.title)
+        runtime.progress.say(f"waiting for another process: {step.title}")
+
     return runtime.store.get_or_make(
         step.object_kind,
         step_key(step),
         lambda folder: step.run(folder, runtime),
-        waiting=lambda: runtime.progress.say(f"waiting for another process: {step.title}"),
+        waiting=waiting,
     )

@@ -1,5 +1,6 @@
 """Running studies: whole, killed, failing, choosing; on pico models through the real pipeline."""
 
+import fcntl
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from lethe.run import ledger, load_run
 from lethe.store import Store
 from lethe.studies.deciding import best_rates
 from lethe.studies.executor import Outcome, StudyResult, check_complete, run_study
+from lethe.studies.plan import build_plan
 from lethe.studies.study import make_study
 from lethe.tuning.step import Tune
 from tests.pico_study import task_study
@@ -356,6 +358,34 @@ def test_another_executor_gets_nodes_after_what_they_need(tmp_path: Path, pico: 
     result = run_study(study, Store(tmp_path / "store"), executor=Elsewhere())
     assert len(seen) == len(set(seen)) == 8
     assert set(result.failed.values()) == {"no worker"}
+
+
+def test_what_another_process_is_at_work_on_is_passed_over(tmp_path: Path, pico: Path) -> None:
+    """Its lock is held here, and let go once there is nothing left but to wait."""
+    content = task_study(tmp_path, pico, ["a", "b"], chains={"a": ["a"], "b": ["b"]})
+    store = Store(tmp_path / "store")
+    study = make_study(content)
+    plan = build_plan(study, store, FingerprintMemory(tmp_path / "hashes.json"))
+    first = next(node for node in plan.nodes.values() if isinstance(node.step, Tune))
+    folder = store.root / "partial" / "checkpoint"
+    folder.mkdir(parents=True)
+    said: list[str] = []
+
+    with (folder / f"{first.key}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        class Letting(Progress):
+            def say(self, text: str) -> None:
+                said.append(text)
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        result = run_study(study, store, progress=Letting())
+    assert said == ["waiting for another process: tuning base on a, seed 0"]
+    assert (result.done, result.left, result.failed) == (8, 0, {})
+    lines = (store.runs / result.run.name / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps.index("tuning base on b, seed 0") < steps.index("tuning base on a, seed 0")
+    assert len(steps) == len(set(steps)) == 8
 
 
 @pytest.mark.parametrize(

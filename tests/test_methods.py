@@ -143,8 +143,8 @@ def test_protect_alone_does_what_the_study_recommends(pico: Path, tmp_path: Path
     facts = tune_command(str(pico), task, tmp_path / "own", said, protect=[kept], **named)
     assert facts["method"] == "nullspace"
     assert "plain LoRA" in facts["forecast kept.jsonl"]
+    mask = {"update": "lora", "mask": 100.0}
     with pytest.raises(InputError, match="protects nothing"):
-        mask = {"update": "lora", "mask": 100.0}
         tune_command(str(pico), task, tmp_path / "no", mask, protect=[kept], **named)
 
 

@@ -15,7 +15,7 @@ from lethe.errors import IncompleteError, LetheError
 from lethe.models.checkpoint import resolve
 from lethe.progress import Bar, Progress
 from lethe.run import Run, run_name
-from lethe.steps import Runtime, run_step
+from lethe.steps import BusyError, Runtime, run_step
 from lethe.store import Store
 from lethe.studies.chained import Chained, read_chained
 from lethe.studies.keeping import drop, droppable, kept, named_elsewhere
@@ -61,36 +61,62 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """In this process, in the order of the plan."""
+    """In this process, in the order of the plan.
+
+    What another process is at work on is passed over, with all that needs it, so that processes on
+    one store share a study among them; the plan that is made next knows what they did.
+    """
 
     def run(self, nodes: Sequence[Node], runtime: Runtime, told: Told) -> None:
         """One after another; what needs a failed step is left."""
         lost: set[str] = set()
+        busy: dict[str, Node] = {}  # at work elsewhere, and what needs it
+        ended = 0
         for node in nodes:
             if lost.intersection(node.needs):
                 lost.add(node.key)
                 told(Outcome(node, "left"))
-                continue
-            started = time.monotonic()
-            try:
-                run_step(node.step, runtime)
-            except IncompleteError:
-                raise
-            except LetheError as error:
-                reason = str(error)
-            except MemoryError:
-                reason = _TOO_LITTLE_MEMORY
-            except Exception as error:
-                lines = str(error).splitlines() or [""]
-                said = f"{type(error).__name__}: {lines[0]}"
-                if "allocate memory" in str(error):  # what torch says on a CPU
-                    said = _TOO_LITTLE_MEMORY
-                reason = f"{said}\n{traceback.format_exc()}"
+            elif busy.keys() & set(node.needs):
+                busy[node.key] = node
             else:
-                told(Outcome(node, "done", time.monotonic() - started))
-                continue
-            lost.add(node.key)
-            told(Outcome(node, "failed", time.monotonic() - started, reason))
+                try:
+                    outcome = _tried(node, runtime, wait=False)
+                except BusyError:
+                    busy[node.key] = node
+                    continue
+                ended += 1
+                if outcome.state == "failed":
+                    lost.add(node.key)
+                told(outcome)
+        if busy and not ended:  # nothing else to do
+            told(_tried(next(iter(busy.values())), runtime, wait=True))
+
+
+def _tried(node: Node, runtime: Runtime, *, wait: bool) -> Outcome:
+    """Run a step, and say what became of it.
+
+    Raises:
+        BusyError: as of `run_step`.
+        IncompleteError: the disk is full.
+    """
+    started = time.monotonic()
+    try:
+        run_step(node.step, runtime, wait=wait)
+    except (IncompleteError, BusyError):
+        raise
+    except LetheError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = _TOO_LITTLE_MEMORY
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        said = f"{type(error).__name__}: {lines[0]}"
+        if "allocate memory" in str(error):  # what torch says on a CPU
+            said = _TOO_LITTLE_MEMORY
+        reason = f"{said}\n{traceback.format_exc()}"
+    else:
+        return Outcome(node, "done", time.monotonic() - started)
+    return Outcome(node, "failed", time.monotonic() - started, reason)
 
 
 @dataclass

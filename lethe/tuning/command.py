@@ -29,8 +29,8 @@ PROTECTED: Mapping[str, Any] = {
 """What `--protect` does where nothing else is said.
 
 On worlds 3 to 7 of the islet, two seeds, it closes 81 % [61, 109] of what plain tuning loses of
-safety and 93 % [84, 103] of knowledge at equal proficiency; with LoRA 32 and 99 %, and two trainings
-of ten do not learn as much (`benchmarks/hotel.py`).
+safety and 93 % [84, 103] of knowledge at equal proficiency; with LoRA 32 and 99 %, and two of ten
+trainings do not learn as much (`benchmarks/hotel.py`).
 """
 SHARE = 0.3
 """Of the rows, those of protected sources, replayed."""
