@@ -570,6 +570,11 @@ def test_forecasts_are_scored_by_order_and_by_factor() -> None:
     assert (score.count, score.factor) == (3, pytest.approx(2))  # factors 1, 4, 2
     assert score.concordant == pytest.approx(2 / 3)
     assert score_forecasts(made) is None
+    # A model that hardly moved: readings about 0, by rounding below it.
+    still = with_outcomes(made, {"a": -1e-9, "b": 0.0}, task=1e-8)
+    assert [one.happened for one in still] == [0.0, 0.0, None]
+    assert score_forecasts(still) is None
+    assert with_outcomes(made, {"a": 1e-9}, task=-1e-9)[0].happened is None
 
 
 # The real pipeline

@@ -91,7 +91,7 @@ class ForecastScore:
 
 def score_forecasts(forecasts: Sequence[Forecast]) -> ForecastScore | None:
     """How good forecasts were, of one stage or of many; None where nothing was measured."""
-    pairs = [(one.exposure, one.happened) for one in forecasts if one.happened]
+    pairs = [(one.exposure, one.happened) for one in forecasts if one.happened and one.exposure]
     if not pairs:
         return None
     off = [abs(math.log(expected / happened)) for expected, happened in pairs]
@@ -125,7 +125,10 @@ def with_outcomes(
             one.source,
             one.exposure,
             one.plain,
-            divergences[one.source] / task if task and one.source in divergences else None,
+            # A model that hardly moved may round to a KL below 0.
+            max(0.0, divergences[one.source]) / task
+            if task is not None and task > 0 and one.source in divergences
+            else None,
         )
         for one in forecasts
     ]
