@@ -54,7 +54,11 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
     if not data.strip():
-        raise InputError("the file is empty", where=str(path))
+        raise InputError(
+            "the file is empty",
+            where=str(path),
+            todo='write an example on each line: {"prompt": "…", "reference": "…"}',
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

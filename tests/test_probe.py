@@ -166,6 +166,15 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
 def test_a_probe_has_to_be_named(pico: tuple[str, str, str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no probe"):
         probe(pico[0], pico[1], [questions(4)], store=Store(tmp_path))
+    with pytest.raises(InputError, match="a control of --prefix and --relearn, and neither"):
+        probe(
+            pico[0],
+            pico[1],
+            [questions(4)],
+            maps=["case"],
+            novel=questions(4),
+            store=Store(tmp_path),
+        )
 
 
 def test_models_that_cut_text_otherwise_are_refused(

@@ -144,6 +144,12 @@ class Asked:
         """
         if not self.probes.names:
             raise InputError("no probe", todo="give --map, --prefix or --relearn")
+        if self.novel and not (self.prefix or self.relearn):
+            raise InputError(
+                "it is a control of --prefix and --relearn, and neither was asked for",
+                where=f"--novel {self.novel[0].name}",
+                todo="add one of them, or leave --novel out",
+            )
         _ = self.retraining.tried
         for suite in self.suites:
             _check_novel(suite, self.novel)
