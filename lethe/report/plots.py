@@ -370,9 +370,6 @@ def plain_axes(ax: "Axes", theme: Theme) -> None:
     ax.tick_params(colors=theme.muted, labelsize=SMALL, length=3, width=0.8)
     ax.locator_params(axis="x", nbins=5)
     ax.locator_params(axis="y", nbins=5)
-    for item in (ax.xaxis, ax.yaxis):
-        for label in item.get_ticklabels():
-            label.set_color(theme.muted)
 
 
 def _flipped(bound: Interval) -> Interval:
