@@ -179,7 +179,10 @@ def main() -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     name = "hotel-real" if asked.model is not None else f"hotel-{asked.size}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
+    text = json.dumps(content, indent=1, default=str)
+    for one in asked.protect:  # files of one's own go by their names
+        text = text.replace(f"{Path(one).parent}/", "")
+    (RESULTS / f"{name}.json").write_text(text + "\n")
     if asked.ship and asked.model is None:
         ship(found, content)
     check_complete(result)
