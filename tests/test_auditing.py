@@ -246,7 +246,7 @@ def test_a_store_that_cannot_be_written(
 def test_ctrl_c_keeps_what_was_finished(
     pico: Path, pico_tuned: Path, tmp_path: Path, store_root: Path
 ) -> None:
-    quiz = write_quiz(tmp_path / "quiz.jsonl", 6000)
+    quiz = write_quiz(tmp_path / "quiz.jsonl", 12_000)
     with subprocess.Popen(
         [sys.executable, "-m", "lethe.cli", "audit", str(pico), str(pico_tuned), "-s", str(quiz)],
         stdout=subprocess.PIPE,
@@ -255,13 +255,13 @@ def test_ctrl_c_keeps_what_was_finished(
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as worker:
-        for _ in range(600):
+        for _ in range(6000):
             if list(store_root.glob("partial/scores/*/parts-*/*.parquet")):
                 break
-            time.sleep(0.1)
+            time.sleep(0.01)
         worker.send_signal(signal.SIGINT)
         _, errors = worker.communicate(timeout=60)
-        assert worker.returncode == 130
+        assert worker.returncode == 130, errors
     assert "Traceback" not in errors
     assert "interrupted" in errors
     assert list(store_root.glob("partial/scores/*/parts-*/*.parquet")) or list(

@@ -922,8 +922,9 @@ def test_the_command_protects_and_keeps_it_in_the_run(tmp_path: Path, pico: Path
     assert "forecast for" in done.stderr
     assert kept in "".join(done.stderr.split())  # broken over lines
     assert load_run("last", Store(store)).settings["protect"] == [kept]
+    elsewhere = ("--out", str(tmp_path / "no"), "--store", str(store))
     refused = subprocess.run(
-        [*command[:7], "--update", "lora", "--protect", kept, "--out", str(tmp_path / "no")],
+        [*command[:7], "--update", "lora", "--set", "mask=100", "--protect", kept, *elsewhere],
         capture_output=True,
         text=True,
         check=False,
