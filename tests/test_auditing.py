@@ -243,6 +243,12 @@ def test_a_store_that_cannot_be_written(
     one_line_error(done, 2, "store")
 
 
+def heeding_interrupts() -> None:
+    """Neither ignored nor blocked, whatever the tests were started by."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def test_ctrl_c_keeps_what_was_finished(
     pico: Path, pico_tuned: Path, tmp_path: Path, store_root: Path
 ) -> None:
@@ -254,6 +260,8 @@ def test_ctrl_c_keeps_what_was_finished(
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # What a shell starts in the background ignores interrupts, and so would all its children.
+        preexec_fn=heeding_interrupts,  # noqa: PLW1509 - no lock is taken between fork and exec
     ) as worker:
         for _ in range(6000):
             if list(store_root.glob("partial/scores/*/parts-*/*.parquet")):
