@@ -21,13 +21,20 @@ from lethe.errors import IncompleteError, InputError
 from lethe.forgetting import forgetting_by_group, forgetting_by_task, score_matrix
 from lethe.models.checkpoint import check_unchanged, resolve
 from lethe.models.fingerprint import FingerprintMemory
-from lethe.models.local import attach_adapter, load_model
+from lethe.models.local import ModelPool, attach_adapter, load_model
 from lethe.panel import Panel, SuiteFacts
 from lethe.progress import Progress
 from lethe.run import ledger, load_run
+from lethe.steps import Runtime
 from lethe.store import Store
 from lethe.studies.deciding import best_rates
-from lethe.studies.executor import Outcome, StudyResult, check_complete, run_study
+from lethe.studies.executor import (
+    LocalExecutor,
+    Outcome,
+    StudyResult,
+    check_complete,
+    run_study,
+)
 from lethe.studies.plan import build_plan
 from lethe.studies.study import make_study
 from lethe.tuning.step import Tune
@@ -386,6 +393,34 @@ def test_what_another_process_is_at_work_on_is_passed_over(tmp_path: Path, pico:
     steps = [json.loads(line)["step"] for line in lines]
     assert steps.index("tuning base on b, seed 0") < steps.index("tuning base on a, seed 0")
     assert len(steps) == len(set(steps)) == 8
+
+
+def test_what_another_process_made_and_dropped_is_not_made_again(
+    tmp_path: Path, pico: Path
+) -> None:
+    """The other one goes through the whole study while this one is in its first step."""
+    chains = {"a": ["a"], "b>a": ["b", "a"]}
+    content = task_study(tmp_path, pico, ["a", "b"], chains=chains, keep="last")
+    for stage in content["stages"].values():
+        del stage["rank"]
+        stage["update"] = "full"
+    study = make_study(content)
+    store = Store(tmp_path / "store")
+    runtime = Runtime(store, ModelPool(), FingerprintMemory(tmp_path / "hashes.json"), Progress())
+    plan = build_plan(study, store, runtime.memory)
+    states: dict[str, str] = {}
+
+    def told(outcome: Outcome) -> None:
+        if not states:
+            run_study(study, store)
+        states[outcome.node.key] = outcome.state
+
+    LocalExecutor().run(list(plan.nodes.values()), runtime, told)
+    dropped = [key for key, state in states.items() if state == "cached"]
+    assert [plan.nodes[key].step.title for key in dropped] == ["tuning base on b, seed 0"]
+    assert store.get("checkpoint", dropped[0]) is None
+    assert set(states) == set(plan.nodes)
+    assert set(states.values()) == {"done", "cached"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from lethe.run import Run, run_name
 from lethe.steps import BusyError, Runtime, run_step
 from lethe.store import Store
 from lethe.studies.chained import Chained, read_chained
-from lethe.studies.keeping import drop, droppable, kept, named_elsewhere
+from lethe.studies.keeping import drop, droppable, dropped_manifest, kept, named_elsewhere
 from lethe.studies.plan import Node, Plan, build_plan
 from lethe.studies.sources import Sources
 from lethe.studies.study import Study
@@ -38,7 +38,9 @@ _TOO_LITTLE_MEMORY = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step: `done`, `failed` with the reason, or `left` because it needs one."""
+    """What became of a step: `done`, `failed` with the reason, `left` because it needs one, or
+    `cached` where another process made it, used it and dropped it meanwhile.
+    """
 
     node: Node
     state: str
@@ -71,6 +73,7 @@ class LocalExecutor:
         """One after another; what needs a failed step is left."""
         lost: set[str] = set()
         busy: dict[str, Node] = {}  # at work elsewhere, and what needs it
+        wanted = {node.key for node in nodes if dropped_manifest(runtime.store, node.key)}
         ended = 0
         for node in nodes:
             if lost.intersection(node.needs):
@@ -78,6 +81,8 @@ class LocalExecutor:
                 told(Outcome(node, "left"))
             elif busy.keys() & set(node.needs):
                 busy[node.key] = node
+            elif node.key not in wanted and dropped_manifest(runtime.store, node.key):
+                told(Outcome(node, "cached"))
             else:
                 try:
                     outcome = _tried(node, runtime, wait=False)
